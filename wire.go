@@ -1,0 +1,86 @@
+// Package proviso holds the words that cross the wire between a pipeline's job
+// and the broker, and nothing that any part of the broker decides.
+//
+// The one door to a credential is POST /token, an OAuth 2.0 Token Exchange
+// (RFC 8693). A job sends its CI platform's OIDC token as subject_token, its
+// runner's SVID as actor_token (or as TLS client certificate), the name of a
+// grant as audience, and what it intends as an authorization detail (RFC 9396)
+// of type "proviso_intent". It gets a [TokenResponse], or a [TokenError] that
+// says which stage refused and why.
+//
+// Everything here is declared by a caller or shown to one. What is believed is
+// in the packages identity, runner and facts; this package believes nothing.
+package proviso
+
+import "encoding/json"
+
+// Identifiers of RFC 8693 and RFC 9396 that /token speaks.
+const (
+	GrantTypeTokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+	TokenTypeJWT         = "urn:ietf:params:oauth:token-type:jwt"
+	TokenTypeIDToken     = "urn:ietf:params:oauth:token-type:id_token"
+	TokenTypeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
+	// TokenTypeX509 asks for a client certificate. RFC 8693 section 3 lets a
+	// deployment name its own; the certificate chain comes in proviso.credential.
+	TokenTypeX509 = "urn:proviso:params:oauth:token-type:x509"
+
+	// IntentType is the authorization_details type that carries an Intent.
+	IntentType = "proviso_intent"
+)
+
+// Intent is what the job says that it wants to do, and why. It is declared,
+// never believed: policy sees it as input.intent and, marked as such in
+// input.origin, in input.context. An empty string is an absent value.
+type Intent struct {
+	Type       string `json:"type"` // always IntentType
+	Action     string `json:"action,omitempty"`
+	Purpose    string `json:"purpose,omitempty"`
+	Annotation string `json:"annotation,omitempty"`
+	TicketID   string `json:"ticket_id,omitempty"`
+	// RequestedTTL is the wished lifetime in minutes, 1 to 1440; 0 is absent.
+	RequestedTTL int `json:"requested_ttl,omitempty"`
+}
+
+// TokenResponse is the answer to a granted exchange (RFC 8693 section 2.2.1).
+type TokenResponse struct {
+	// AccessToken is the token, or for a certificate the PEM chain, leaf first.
+	AccessToken     string `json:"access_token"`
+	IssuedTokenType string `json:"issued_token_type"`
+	// TokenType is Bearer, DPoP, or N_A when the credential is not an access token.
+	TokenType string `json:"token_type"`
+	// ExpiresIn is the lifetime in seconds, counted from the answer.
+	ExpiresIn int64  `json:"expires_in"`
+	Scope     string `json:"scope,omitempty"`
+	// AuthorizationDetails are the intents as they were granted (RFC 9396 section 7).
+	AuthorizationDetails []Intent `json:"authorization_details,omitempty"`
+	Proviso              Issued   `json:"proviso"`
+}
+
+// Issued is Proviso's own part of an answer.
+type Issued struct {
+	// Decision is the id of the decision in the record.
+	Decision string `json:"decision"`
+	// Receipt proves that the decision is in the log; package audit reads it.
+	Receipt    json.RawMessage `json:"receipt"`
+	Credential CredentialInfo  `json:"credential"`
+}
+
+// CredentialInfo describes the credential; it holds no secret.
+type CredentialInfo struct {
+	Kind     string `json:"kind"` // jwt, x509
+	ID       string `json:"id"`   // jti, or serial number in hex
+	Audience string `json:"audience,omitempty"`
+	// Expires is Unix time in seconds.
+	Expires int64 `json:"expires"`
+}
+
+// TokenError is the answer to a refused exchange (RFC 6749 section 5.2).
+type TokenError struct {
+	Error       string   `json:"error"`
+	Description string   `json:"error_description"`
+	Decision    string   `json:"decision,omitempty"`
+	Stage       Stage    `json:"stage,omitempty"`
+	Code        Code     `json:"code,omitempty"`
+	Reasons     []Reason `json:"reasons,omitempty"`
+}
