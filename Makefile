@@ -1,0 +1,52 @@
+# Proviso. `make` alone prints what there is.
+SHELL := /bin/bash
+GO    ?= go
+BIN   := bin/proviso
+FUZZTIME ?= 10s
+export GOFLAGS ?= -buildvcs=auto
+
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/proviso
+	$(GO) build -trimpath -ldflags "-s -w" -o $(BIN) ./cmd/proviso
+
+demo: system build ## play the whole flow and the main attacks (under 10 s after the build)
+	$(BIN) demo
+
+dev: system build ## keep the demo's lab running and print commands to try
+	$(BIN) dev
+
+system: ## install what demo and tests need from Debian (git, openssh-client, gnupg, nginx)
+	@./scripts/system
+
+test: system ## every test, once
+	$(GO) test ./...
+
+race: system ## every test under the race detector
+	$(GO) test -race ./...
+
+check: ## formatting, vet, linters, tidy modules
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-clean:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+vuln: ## known vulnerabilities in what the binary calls (needs the Go vulnerability database)
+	$(GO) tool -modfile=tools/go.mod govulncheck ./...
+
+fuzz: ## each fuzz target for FUZZTIME (default 10s)
+	@./scripts/fuzz $(FUZZTIME)
+
+bench: build ## what it costs, as ratios within one run
+	@./scripts/bench
+
+cover: system ## coverage per package, and coverage.html
+	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./... && $(GO) tool cover -html=coverage.out -o coverage.html && $(GO) tool cover -func=coverage.out | tail -1
+
+inventory-eval: ## recall, kind, false positives and reach of the inventory, per CI system
+	$(GO) test ./inventory -run TestTruth -v -count=1
+
+.PHONY: help build demo dev system test race check vuln fuzz bench cover inventory-eval
