@@ -1,0 +1,103 @@
+// Package runner answers the second question of every exchange: where does the
+// job run? The machine or workload that executes a job is a party of its own,
+// with its own evidence, so that a stolen job token on another machine gets
+// nothing.
+//
+// Evidence is a SPIFFE identity: a JWT-SVID that the job sends as actor_token,
+// or an X.509-SVID that it shows as TLS client certificate, or both, which then
+// must name the same SPIFFE ID. An SVID is believed only if it was issued by
+// its own trust domain: every domain has one configured bundle, bundles are
+// never merged, the system's certificate authorities are never used, and what
+// a trust domain is called is configured here, never read from a bundle.
+//
+// go-spiffe reads the identifiers, holds the bundles and verifies the X.509
+// chain. Around it stand the demands of the SPIFFE standards that it leaves
+// open: a path in every SVID, the key usage of a leaf, one exact audience, no
+// leeway, header parameters by allow-list, the use of every bundle key, bounded
+// lifetimes.
+//
+// A verified SPIFFE ID becomes a Runner only if its path matches one of the
+// domain's templates ("/region/{region}/runner/{id}"), which name what policy
+// reads as input.runner.id and input.runner.region. A path that matches none
+// belongs to something that is no runner, and is refused.
+//
+// Every error is a *proviso.Refusal with stage "runner". No SVID is ever part
+// of one.
+package runner
+
+import (
+	"crypto/x509"
+	"time"
+
+	"github.com/proviso-ci/proviso/internal/document"
+)
+
+// Evidence is what a request shows of its runner. Empty fields are absent.
+type Evidence struct {
+	// JWTSVID is the actor_token of type urn:ietf:params:oauth:token-type:jwt.
+	JWTSVID string
+	// Certificates is the chain of the TLS client certificate, leaf first, from
+	// a handshake that has proved possession of the leaf's key.
+	Certificates []*x509.Certificate
+}
+
+// IsZero reports whether the request shows no evidence at all.
+func (e Evidence) IsZero() bool { return e.JWTSVID == "" && len(e.Certificates) == 0 }
+
+// How a runner was attested: the value of input.runner.attestation.
+const (
+	AttestationX509 = "spiffe-x509"
+	AttestationJWT  = "spiffe-jwt"
+)
+
+// Runner is a verified runner. Only Verify makes one; the zero Runner is "there
+// is none".
+type Runner struct {
+	name        string
+	id          string
+	region      string
+	spiffeID    string
+	trustDomain string
+	attestation string
+	bound       bool
+	hash        string
+	expires     time.Time
+	doc         document.Value
+}
+
+// IsZero reports whether there is no runner.
+func (r Runner) IsZero() bool { return r.name == "" }
+
+// Name gives the name of the configuration entry that accepted the runner.
+func (r Runner) Name() string { return r.name }
+
+// ID gives input.runner.id, which is unique only within its trust domain.
+func (r Runner) ID() string { return r.id }
+
+// Region gives input.runner.region, "" if there is none.
+func (r Runner) Region() string { return r.region }
+
+// SPIFFEID gives the full SPIFFE ID.
+func (r Runner) SPIFFEID() string { return r.spiffeID }
+
+// TrustDomain gives the trust domain's name.
+func (r Runner) TrustDomain() string { return r.trustDomain }
+
+// Attestation says which evidence was verified. With a certificate and a
+// JWT-SVID it is the certificate, the stronger: it can't be copied.
+func (r Runner) Attestation() string { return r.attestation }
+
+// Bound reports whether the evidence and the job's token are tied to each
+// other, so that neither works beside another one's.
+func (r Runner) Bound() bool { return r.bound }
+
+// EvidenceHash names the evidence in the record, in hex: the SHA-256 of the
+// leaf certificate's DER, or of the JWT-SVID's signed bytes (header and
+// payload, never the whole token: one signature has several spellings).
+func (r Runner) EvidenceHash() string { return r.hash }
+
+// Expires says when the evidence ends; of two, the earlier.
+func (r Runner) Expires() time.Time { return r.expires }
+
+// Document gives input.runner; absent for the zero Runner.
+func (r Runner) Document() document.Value { return r.doc }
