@@ -1,0 +1,77 @@
+package audit
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// Once is the claim of a commit to be the only one with its key.
+type Once struct {
+	// Key is a hash over everything that may happen once only. The log never
+	// sees what it was made of.
+	Key [32]byte
+	// Expires is when the token behind the key has surely expired: the key is
+	// kept at least until then. It must be set.
+	Expires time.Time
+	// Off gives up "once", for an issuer whose replay mode is off by name. A
+	// zero Once is an error, so that nobody gives it up by forgetting it.
+	Off bool
+}
+
+// Warrant is a recorded permission to mint exactly one credential. Only
+// Log.Commit makes one that is worth anything; the zero Warrant redeems
+// nothing. It is used by pointer: a copy has no life of its own.
+type Warrant struct {
+	_      noCopy
+	grant  *granted // nil in the zero Warrant and after nothing was committed
+	redeem atomic.Bool
+}
+
+// granted is what Commit knows of a durable entry.
+type granted struct {
+	self     *Warrant // the one warrant that may redeem it: a copy is not it
+	terms    Terms
+	decision string
+	proof    proofMaterial
+}
+
+// Errors of Redeem. They mean a mistake in the program that holds the warrant.
+var (
+	ErrNoWarrant = errors.New("this warrant was not made by a committed decision")
+	ErrRedeemed  = errors.New("this warrant was redeemed before; it permits one credential")
+)
+
+// Redeem gives up the terms, once.
+func (w *Warrant) Redeem() (Terms, error) {
+	if w == nil || w.grant == nil || w.grant.self != w {
+		return Terms{}, ErrNoWarrant
+	}
+	if w.redeem.Swap(true) {
+		return Terms{}, ErrRedeemed
+	}
+	return w.grant.terms, nil
+}
+
+// Decision is the id of the recorded decision.
+func (w *Warrant) Decision() string {
+	if w == nil || w.grant == nil {
+		return ""
+	}
+	return w.grant.decision
+}
+
+// Receipt proves that the decision is in the log. It may be asked for at any
+// time and any number of times.
+func (w *Warrant) Receipt() (Receipt, error) {
+	if w == nil || w.grant == nil {
+		return Receipt{}, ErrNoWarrant
+	}
+	return w.grant.proof.receipt()
+}
+
+// noCopy makes go vet's copylocks check complain about a copied Warrant.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
