@@ -185,3 +185,12 @@ const (
 	CodeWebhookScope            Code = "webhook_scope"             // 403 refused
 	CodeWebhookSignature        Code = "webhook_signature"         // 401 unauthorized
 )
+
+// Codes that shared causes of the token endpoint needed beside the list above.
+const (
+	CodeClientAuthUnsupported Code = "client_auth_unsupported" // 401 invalid_client: the door takes no client authentication of this kind
+	CodeCredentialFault       Code = "credential_fault"        // 503 server_error: our own minting failed, or its lint refused
+	CodeInternal              Code = "internal"                // 503 server_error: a fault of ours without a better word
+	CodeRunnerRequired        Code = "runner_required"         // 400 invalid_request: the grant wants a runner's evidence and there was none
+	CodeRunnerNotAllowed      Code = "runner_not_allowed"      // 400 invalid_request: the grant takes no runner's evidence
+)

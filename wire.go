@@ -12,7 +12,11 @@
 // in the packages identity, runner and facts; this package believes nothing.
 package proviso
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/proviso-ci/proviso/internal/document"
+)
 
 // Identifiers of RFC 8693 and RFC 9396 that /token speaks.
 const (
@@ -40,6 +44,23 @@ type Intent struct {
 	TicketID   string `json:"ticket_id,omitempty"`
 	// RequestedTTL is the wished lifetime in minutes, 1 to 1440; 0 is absent.
 	RequestedTTL int `json:"requested_ttl,omitempty"`
+}
+
+// Document gives the intent as authorization_details carries it; what is absent
+// is left out.
+func (i Intent) Document() document.Value {
+	ttl := document.Value{}
+	if i.RequestedTTL > 0 {
+		ttl = document.IntOf(int64(i.RequestedTTL))
+	}
+	return document.ObjectOf(
+		document.Member("action", document.StringOf(i.Action)),
+		document.Member("annotation", document.StringOf(i.Annotation)),
+		document.Member("purpose", document.StringOf(i.Purpose)),
+		document.Member("requested_ttl", ttl),
+		document.Member("ticket_id", document.StringOf(i.TicketID)),
+		document.Member("type", document.StringOf(IntentType)),
+	)
 }
 
 // TokenResponse is the answer to a granted exchange (RFC 8693 section 2.2.1).
