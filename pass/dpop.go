@@ -241,7 +241,9 @@ func (c *ProofChecker) malformed(err error) error {
 const nonceSlot = 2 * time.Minute
 
 // Nonce is what the DPoP-Nonce header says now.
-func (c *ProofChecker) Nonce() string { return c.nonceOf(c.cfg.Now().Unix() / int64(nonceSlot/time.Second)) }
+func (c *ProofChecker) Nonce() string {
+	return c.nonceOf(c.cfg.Now().Unix() / int64(nonceSlot/time.Second))
+}
 
 func (c *ProofChecker) nonceOf(slot int64) string {
 	var raw [24]byte
