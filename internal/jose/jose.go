@@ -30,6 +30,7 @@
 package jose
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -54,7 +55,7 @@ const (
 	EdDSA Alg = "EdDSA"
 )
 
-// Algs are all algorithms that exist for Proviso.
+// algs are all algorithms that exist for Proviso.
 var algs = []Alg{RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA}
 
 // Known reports whether Proviso has this algorithm; "none" and HMAC it has not.
@@ -68,9 +69,33 @@ const CodeJWKSMalformed proviso.Code = "jwks_malformed"
 type Error struct {
 	Code proviso.Code
 	Msg  string
+	// Err is the cause for the operator's log, where there is more to say than
+	// a caller may know; nil otherwise.
+	Err error
+	// Leaked are the thumbprints of the keys whose private half was published:
+	// with code jwks_private_key only.
+	Leaked []string
 }
 
-func (e *Error) Error() string { return string(e.Code) + ": " + e.Msg }
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return string(e.Code) + ": " + e.Msg + ": " + e.Err.Error()
+	}
+	return string(e.Code) + ": " + e.Msg
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Refusal makes the flow's refusal of an error of this package or of keyset.
+// Any other error becomes a fault of our own side under the given code.
+func Refusal(err error, stage proviso.Stage, code proviso.Code) *proviso.Refusal {
+	var e *Error
+	if errors.As(err, &e) {
+		return &proviso.Refusal{Stage: stage, Code: e.Code, Public: e.Msg, Err: e.Err}
+	}
+	return proviso.AsRefusal(err, stage, code)
+}
 
 func refuse(code proviso.Code, msg string, args ...any) *Error {
 	return &Error{Code: code, Msg: fmt.Sprintf(msg, args...)}

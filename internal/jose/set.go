@@ -1,6 +1,7 @@
 package jose
 
 import (
+	"crypto"
 	"errors"
 	"slices"
 
@@ -48,13 +49,8 @@ func ParseKeySet(data []byte, allowed []Alg) (*KeySet, error) {
 	s := newKeySet(len(items))
 	// What condemns the set is looked for in all keys, used or not, before any
 	// of them is.
-	for _, item := range items {
-		if item.Kind() != document.Object {
-			return nil, refuse(CodeJWKSMalformed, "the key set has an element that is not an object")
-		}
-		if name := privateMember(item); name != "" {
-			return nil, refuse(proviso.CodeJWKSPrivateKey, "the key set publishes the private member %s of a key; its issuer has lost that key", name)
-		}
+	if err := condemned(items); err != nil {
+		return nil, err
 	}
 	for _, item := range items {
 		if err := s.add(item, allowed); err != nil {
@@ -62,6 +58,42 @@ func ParseKeySet(data []byte, allowed []Alg) (*KeySet, error) {
 		}
 	}
 	return s, nil
+}
+
+// condemned finds the published private keys, and says which they are: a key
+// whose private half was public once is not to be trusted ever again, also when
+// its issuer takes that half out of the set.
+func condemned(items []document.Value) error {
+	var found *Error
+	for _, item := range items {
+		if item.Kind() != document.Object {
+			return refuse(CodeJWKSMalformed, "the key set has an element that is not an object")
+		}
+		name := privateMember(item)
+		if name == "" {
+			continue
+		}
+		if found == nil {
+			found = refuse(proviso.CodeJWKSPrivateKey, "the key set publishes the private member %s of a key; its issuer has lost that key", name)
+		}
+		if pub, err := publicOf(item); err == nil {
+			if k, err := NewKey("", algOf(pub), pub); err == nil {
+				found.Leaked = append(found.Leaked, k.Thumbprint())
+			}
+		}
+	}
+	if found != nil {
+		return found
+	}
+	return nil
+}
+
+// algOf is any algorithm that fits a key.
+func algOf(pub crypto.PublicKey) Alg {
+	if fits := algsFor(pub); len(fits) > 0 {
+		return fits[0]
+	}
+	return ""
 }
 
 // NewKeySet makes a set of keys that the caller has; their names differ.
