@@ -131,22 +131,14 @@ func actorOf(runner string) document.Value {
 	return document.ObjectOf(document.Member("sub", document.StringOf(runner)))
 }
 
-// detailsOf writes the intent as RFC 9396 section 7 wants it in a token.
+// detailsOf writes the intent as RFC 9396 section 7 wants it in a token. An
+// intent that declares nothing is left out.
 func detailsOf(i proviso.Intent) document.Value {
-	var ttl document.Value
-	if i.RequestedTTL > 0 {
-		ttl = document.IntOf(int64(i.RequestedTTL))
-	}
-	detail := document.ObjectOf(
-		document.Member("action", document.StringOf(i.Action)),
-		document.Member("annotation", document.StringOf(i.Annotation)),
-		document.Member("purpose", document.StringOf(i.Purpose)),
-		document.Member("requested_ttl", ttl),
-		document.Member("ticket_id", document.StringOf(i.TicketID)))
-	if len(detail.Fields()) == 0 {
+	i.Type = ""
+	if i == (proviso.Intent{}) {
 		return document.Value{}
 	}
-	return document.ListOf(detail.With(document.Member("type", document.StringOf(proviso.IntentType))))
+	return document.ListOf(i.Document())
 }
 
 // carried are the members of the job's identity that a resource may want to
