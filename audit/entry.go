@@ -3,11 +3,11 @@ package audit
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base32"
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	proviso "github.com/proviso-ci/proviso"
@@ -24,16 +24,25 @@ const (
 	Replay   Mode = "replay"
 )
 
+// entryVersion is the version of the entry's format, its member "version".
+const entryVersion = 1
+
+// Decision is the type of an entry that answers a request.
+const Decision = "decision"
+
 // Entry is the record of one decision. The caller fills in what it has learned
 // when it closes the record; a member that is empty is left out of the log.
 // Whether the decision was "allowed" or "refused" is not a member: Commit
 // writes the one, Refuse the other.
 type Entry struct {
+	// Type is Decision when empty; Note takes other words for other events.
+	Type string
 	// Decision is the decision's id, made by NewDecision when the request came in.
 	Decision string
 	// Parent is the decision that this one continues (a renewal, a delegation).
 	Parent string
-	// Time is the broker's clock, kept to the millisecond.
+	// Time is when the decision was taken by the broker's clock, kept to the
+	// millisecond. When it was recorded the log adds by itself.
 	Time time.Time
 	// Mode is Enforce when empty.
 	Mode Mode
@@ -69,8 +78,25 @@ type Entry struct {
 	Message string
 	Reasons []proviso.Reason
 
-	// Broker is the broker's version; Open's configuration fills it in when empty.
+	// Broker is the broker's version; the log's Config.Broker when empty.
 	Broker string
+
+	short bool // the input is left out, its hash stays
+}
+
+// SetRefusal fills in why a request was refused. The cause in r.Err is for the
+// operator's own log: it isn't recorded.
+func (e *Entry) SetRefusal(r *proviso.Refusal) {
+	e.Stage, e.Code, e.Message, e.Reasons = r.Stage, r.Code, r.Public, r.Reasons
+}
+
+// shorten leaves out what may be long, so that a refusal is always recorded.
+func (e *Entry) shorten() {
+	e.short = true
+	e.Context, e.Identity, e.Runner, e.Intent, e.Limits = document.Value{}, document.Value{}, document.Value{}, document.Value{}, document.Value{}
+	if len(e.Reasons) > 16 {
+		e.Reasons = e.Reasons[:16]
+	}
 }
 
 // Attestation is what is known of the runner's machine.
@@ -116,23 +142,20 @@ type Terms struct {
 // TTL is the lifetime.
 func (t Terms) TTL() time.Duration { return t.Expires.Sub(t.NotBefore) }
 
-// crockford is base32 as ULIDs use it: it sorts as its bytes do, and no two
-// letters look alike.
-var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
+// decisionDigits are Crockford's base32 as ULIDs use it: an id sorts as its
+// number does, and no two of its characters look alike.
+const decisionDigits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
-// NewDecision makes the id of a decision: 26 characters that sort by time, 48
-// bits of milliseconds and 80 bits of randomness, spelled as a ULID.
+// NewDecision makes the id of a decision, spelled as a ULID: 26 characters that
+// sort by time, made of 48 bits of milliseconds and 80 bits of randomness.
 func NewDecision(now time.Time) string {
-	// 130 bits are written for 128: two zero bits lead, so that the time is in
-	// the first ten characters.
 	var id [16]byte
 	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16)
 	rand.Read(id[6:])
-	var text [26]byte
 	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
-	const digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-	for i := 25; i >= 0; i-- {
-		text[i] = digits[lo&31]
+	var text [26]byte
+	for i := len(text) - 1; i >= 0; i-- {
+		text[i] = decisionDigits[lo&31]
 		lo = lo>>5 | hi<<59
 		hi >>= 5
 	}
@@ -144,11 +167,17 @@ func DecisionTime(id string) (time.Time, bool) {
 	if len(id) != 26 || id[0] > '7' {
 		return time.Time{}, false
 	}
-	raw, err := crockford.DecodeString("000000" + id[:10])
-	if err != nil {
-		return time.Time{}, false
+	var ms int64
+	for i := range len(id) {
+		n := strings.IndexByte(decisionDigits, id[i])
+		if n < 0 {
+			return time.Time{}, false
+		}
+		if i < 10 {
+			ms = ms<<5 | int64(n)
+		}
 	}
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(append([]byte{0}, raw...)[len(raw)+1-8:]))), true
+	return time.UnixMilli(ms), true
 }
 
 // appender writes the members of one JSON object; the caller names them in
@@ -203,48 +232,47 @@ func (a *appender) value(n string, v document.Value) {
 	}
 }
 
-// appendEntry appends e in canonical JSON: as allowed when there are terms, as
-// refused when there are none.
-func appendEntry(dst []byte, e *Entry, terms *Terms) []byte {
+// What an entry says in its member "result".
+const (
+	resultAllowed = "allowed"
+	resultRefused = "refused"
+	resultNoted   = "noted"
+)
+
+// recordedDigits stand where the time of recording will be written, which is
+// known only when the entry's turn has come. It has as many digits as a time in
+// milliseconds has until the year 2286.
+const recordedDigits = "0000000000000"
+
+// appendEntry appends e in canonical JSON: with terms as allowed, with a code
+// as refused, else as noted. It returns where the digits of the time of
+// recording stand. The order of the lines is the canonical order of the names.
+func appendEntry(dst []byte, e *Entry, terms *Terms) (entry []byte, recorded int) {
+	refused := terms == nil && e.Code != ""
+	early := e.Input.IsAbsent() // what the input would hold stands by itself
 	a := &appender{b: dst}
 	a.open()
 	a.text("actor", e.Actor)
-	if e.Attestation != (Attestation{}) {
-		a.name("attestation")
-		a.open()
-		if e.Attestation.Age > 0 {
-			a.number("age", int64(e.Attestation.Age/time.Second))
-		}
-		a.text("status", e.Attestation.Status)
-		a.close()
-	}
+	a.attestation(e.Attestation)
 	a.text("broker", e.Broker)
-	if terms == nil {
+	if refused {
 		a.text("code", string(e.Code))
 	}
-	if e.Input.IsAbsent() {
+	if early {
 		a.value("context", e.Context)
 	}
 	if terms != nil {
-		a.name("credential")
 		a.terms(terms)
 	}
 	a.text("decision", e.Decision)
 	a.text("evidence_hash", e.EvidenceHash)
 	a.text("grant", e.Grant)
-	if e.Input.IsAbsent() {
+	if early {
 		a.value("identity", e.Identity)
 	} else {
-		a.name("input")
-		start := len(a.b)
-		a.b = document.AppendCanonical(a.b, e.Input)
-		sum := sha256.Sum256(a.b[start:])
-		a.name("input_hash")
-		a.b = append(a.b, '"')
-		a.b = hex.AppendEncode(a.b, sum[:])
-		a.b = append(a.b, '"')
+		a.input(e)
 	}
-	if e.Input.IsAbsent() {
+	if early {
 		a.value("intent", e.Intent)
 	}
 	a.text("issuer", e.Issuer)
@@ -255,33 +283,76 @@ func appendEntry(dst []byte, e *Entry, terms *Terms) []byte {
 	}
 	a.text("mode", string(e.Mode))
 	a.text("parent", e.Parent)
-	if e.Policy != (Policy{}) {
-		a.name("policy")
-		a.open()
-		a.text("digest", e.Policy.Digest)
-		a.text("package", e.Policy.Package)
-		a.text("revision", e.Policy.Revision)
-		a.close()
-	}
-	if terms == nil {
+	a.policy(e.Policy)
+	if refused {
 		a.reasons(e.Reasons)
-		a.text("result", "refused")
-	} else {
-		a.text("result", "allowed")
 	}
-	if e.Input.IsAbsent() {
+	a.name("recorded")
+	recorded = len(a.b)
+	a.b = append(a.b, recordedDigits...)
+	switch {
+	case terms != nil:
+		a.text("result", resultAllowed)
+	case refused:
+		a.text("result", resultRefused)
+	default:
+		a.text("result", resultNoted)
+	}
+	if early {
 		a.value("runner", e.Runner)
 	}
 	a.text("spiffe_id", e.SPIFFEID)
-	if terms == nil {
+	if refused {
 		a.text("stage", string(e.Stage))
 	}
 	a.number("time", e.Time.UnixMilli())
 	a.text("token_hash", e.TokenHash)
-	a.text("type", "decision")
-	a.number("version", 1)
+	a.text("type", e.Type)
+	a.number("version", entryVersion)
 	a.close()
-	return a.b
+	return a.b, recorded
+}
+
+// input writes the input and its hash, or the hash alone where an entry would
+// be too long with the input.
+func (a *appender) input(e *Entry) {
+	start := len(a.b)
+	a.name("input")
+	value := len(a.b)
+	a.b = document.AppendCanonical(a.b, e.Input)
+	sum := sha256.Sum256(a.b[value:])
+	if e.short {
+		a.b = a.b[:start]
+	}
+	a.name("input_hash")
+	a.b = append(a.b, '"')
+	a.b = hex.AppendEncode(a.b, sum[:])
+	a.b = append(a.b, '"')
+}
+
+func (a *appender) attestation(t Attestation) {
+	if t == (Attestation{}) {
+		return
+	}
+	a.name("attestation")
+	a.open()
+	if t.Age > 0 {
+		a.number("age", int64(t.Age/time.Second))
+	}
+	a.text("status", t.Status)
+	a.close()
+}
+
+func (a *appender) policy(p Policy) {
+	if p == (Policy{}) {
+		return
+	}
+	a.name("policy")
+	a.open()
+	a.text("digest", p.Digest)
+	a.text("package", p.Package)
+	a.text("revision", p.Revision)
+	a.close()
 }
 
 func (a *appender) reasons(rs []proviso.Reason) {
@@ -310,6 +381,7 @@ func (a *appender) reasons(rs []proviso.Reason) {
 }
 
 func (a *appender) terms(t *Terms) {
+	a.name("credential")
 	a.open()
 	a.text("audience", t.Audience)
 	a.value("claims", t.Claims)

@@ -33,7 +33,8 @@ type granted struct {
 	self     *Warrant // the one warrant that may redeem it: a copy is not it
 	terms    Terms
 	decision string
-	proof    proofMaterial
+	body     []byte // the entry as it was written
+	outcome  outcome
 }
 
 // Errors of Redeem. They mean a mistake in the program that holds the warrant.
@@ -67,7 +68,12 @@ func (w *Warrant) Receipt() (Receipt, error) {
 	if w == nil || w.grant == nil {
 		return Receipt{}, ErrNoWarrant
 	}
-	return w.grant.proof.receipt()
+	out := &w.grant.outcome
+	return Receipt{
+		Entry: w.grant.body,
+		Index: out.index,
+		Proof: string(appendProof(make([]byte, 0, 2<<10), out.index, out.edge.path(out.index), out.note)),
+	}, nil
 }
 
 // noCopy makes go vet's copylocks check complain about a copied Warrant.

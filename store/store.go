@@ -1,43 +1,65 @@
-// Package store keeps what the broker must not forget: the entries and tiles
-// of the audit log, the checkpoint, and the replay keys of used tokens. It is
-// one SQLite database in a directory of its own, written by one process: a
-// second one that opens the directory gets an error, not a torn log.
+// Package store keeps what the broker must not forget: the audit log with its
+// tiles and checkpoints, the replay keys of used tokens, and what was revoked.
+// It is one SQLite database in a directory of its own, written by one process:
+// a second one that opens the directory gets an error, not a torn log.
 //
-// Every commit is durable when it returns (write-ahead log, synchronous=FULL).
-// There is one writer at a time, and readers that never wait for it. Package
-// store knows the tables and nothing of their meaning: what a hash or a
+// A commit is durable when it returns (write-ahead log, synchronous=FULL). There
+// is one write transaction at a time, and readers that never wait for it.
+// Package store knows tables and nothing of their meaning: what a hash or a
 // checkpoint is, package audit knows.
 //
-// The directory holds proviso.db with its -wal and -shm files, lock, and the
-// keys that other packages put there. All files are for the owner alone (0600).
+// # What a commit costs
+//
+// The requests that arrive together share one transaction, and a transaction
+// costs what it makes SQLite write in pages of 4 KiB. So the tables are laid
+// out to be appended to: the entries of one commit are one row, and their
+// replay keys are one more. Which keys are used up is asked in memory, from a
+// set that Open reads back from those rows. A unique index on keys, which are
+// random, would dirty a page of its own for each of them: half the cost of the
+// commit. The rows are what is durable; the set is never ahead of them, since a
+// key joins it for good only when its transaction is.
+//
+// # The directory
+//
+//	proviso.db   the database, with -wal and -shm beside it: back up all three
+//	             together, or with SQLite's own backup
+//	lock         held by the process that has the store open
+//	log.key      made by package audit: the log's identity
+//
+// All files are for the owner alone.
 package store
 
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"sync"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
 )
 
-// DB is an open store. Its methods may be called from any goroutine; there is
-// one write transaction at a time.
-type DB struct {
-	dir   string
-	write *sql.DB // one connection
-	read  *sql.DB
-	lock  *os.File // held for as long as the store is open; nil when read-only
-}
+// FileName is the database's name in the store's directory.
+const FileName = "proviso.db"
 
-const fileName = "proviso.db"
+// DB is an open store. Its methods may be called from any goroutine.
+type DB struct {
+	dir  string
+	lock *os.File // held while the store is open; nil when read-only
+
+	read *sql.DB // a few connections that can't write
+
+	// writing is held from Begin to the end of the transaction. It guards conn,
+	// the prepared statements, and used.
+	writing sync.Mutex
+	write   *sql.DB // nil when read-only
+	conn    *sql.Conn
+	stmts   statements
+	used    claims
+}
 
 // Open opens the store in directory dir, and makes it if there is none.
 func Open(dir string) (_ *DB, err error) {
@@ -53,17 +75,61 @@ func Open(dir string) (_ *DB, err error) {
 	if db.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, FileName)
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
-	if db.write, err = open(path, "rw", 1); err != nil {
+	if db.write, err = connect(path, 1, url.Values{"_txlock": {"immediate"}, "_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
+		"cache_size(-8192)", "wal_autocheckpoint(1000)",
+	}}); err != nil {
 		return nil, err
 	}
 	if err = migrate(db.write); err != nil {
 		return nil, err
 	}
-	if db.read, err = open(path, "ro", 4); err != nil {
+	ctx := context.Background()
+	if db.conn, err = db.write.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if db.stmts, err = prepare(ctx, db.conn); err != nil {
+		return nil, err
+	}
+	if db.read, err = connect(path, 4, readOnly); err != nil {
+		return nil, err
+	}
+	if db.used, err = db.loadClaims(ctx); err != nil {
+		return nil, err
+	}
+	return db, nil
+}
+
+var readOnly = url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(10000)", "query_only(1)"}}
+
+// OpenReadOnly opens the store in directory dir for reading, also while a
+// broker writes it, or a copy of its database file by itself.
+func OpenReadOnly(path string) (*DB, error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("there is no store to read: %w", err)
+	} else if info.IsDir() {
+		path = filepath.Join(path, FileName)
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("there is no store to read: %w", err)
+	}
+	q := readOnly
+	if _, err := os.Stat(path + "-wal"); errors.Is(err, os.ErrNotExist) {
+		// A database that was closed, or a copy of one: nobody writes it, and a
+		// reader could not make the files that it would need to watch a writer.
+		q = url.Values{"immutable": {"1"}, "mode": {"ro"}, "_pragma": {"query_only(1)"}}
+	}
+	read, err := connect(path, 2, q)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{dir: filepath.Dir(path), read: read}
+	if err := checkSchema(read); err != nil {
+		db.Close()
 		return nil, err
 	}
 	return db, nil
@@ -72,29 +138,30 @@ func Open(dir string) (_ *DB, err error) {
 // Dir is the store's directory.
 func (db *DB) Dir() string { return db.dir }
 
-// Close ends the store. No transaction may be open.
+// Close ends the store, after the transaction that is under way.
 func (db *DB) Close() error {
+	db.writing.Lock()
+	defer db.writing.Unlock()
 	var errs []error
-	for _, c := range []*sql.DB{db.read, db.write} {
-		if c != nil {
-			errs = append(errs, c.Close())
-		}
+	if db.read != nil {
+		errs = append(errs, db.read.Close())
+	}
+	if db.conn != nil {
+		db.stmts.close()
+		errs = append(errs, db.conn.Close())
+		db.conn = nil
+	}
+	if db.write != nil {
+		errs = append(errs, db.write.Close())
 	}
 	if db.lock != nil {
 		errs = append(errs, db.lock.Close())
+		db.lock = nil
 	}
 	return errors.Join(errs...)
 }
 
-func open(path, mode string, conns int) (*sql.DB, error) {
-	q := url.Values{"mode": {mode}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
-	}}
-	if mode == "rw" {
-		q.Set("_txlock", "immediate")
-	} else {
-		q["_pragma"] = []string{"busy_timeout(10000)", "query_only(1)"}
-	}
+func connect(path string, conns int, q url.Values) (*sql.DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -105,15 +172,15 @@ func open(path, mode string, conns int) (*sql.DB, error) {
 	}
 	c.SetMaxOpenConns(conns)
 	c.SetMaxIdleConns(conns)
-	c.SetConnMaxIdleTime(0)
 	if err := c.Ping(); err != nil {
+		c.Close()
 		return nil, fmt.Errorf("the store %s can't be opened: %w", path, err)
 	}
 	return c, nil
 }
 
 // createFile makes an empty database file for the owner alone, and makes its
-// name durable: SQLite would use the process' umask.
+// name durable: SQLite would go by the process' umask.
 func createFile(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -122,10 +189,11 @@ func createFile(path string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -134,51 +202,29 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-//go:embed migrations/*.sql
-var migrations embed.FS
+// Primary result codes of SQLite (https://www.sqlite.org/rescode.html).
+const (
+	codeBusy   = 5
+	codeLocked = 6
+	codeNoMem  = 7
+	codeIOErr  = 10
+	codeFull   = 13
 
-// migrate brings the schema to the newest version, each step in its own
-// transaction. A schema from the future is refused: an older program would
-// write what the newer one doesn't expect.
-func migrate(db *sql.DB) error {
-	files, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil {
-		return err
-	}
-	var have int
-	if err := db.QueryRow("PRAGMA user_version").Scan(&have); err != nil {
-		return fmt.Errorf("the store can't be read: %w", err)
-	}
-	if have > len(files) {
-		return fmt.Errorf("the store has schema version %d, this program knows versions up to %d: run the newer program, or restore an older backup", have, len(files))
-	}
-	for i, name := range files[have:] {
-		n, err := strconv.Atoi(strings.TrimPrefix(name, "migrations/")[:4])
-		if err != nil || n != have+i+1 {
-			return fmt.Errorf("migration %s should be number %d", name, have+i+1)
-		}
-		text, err := migrations.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if err := step(db, n, string(text)); err != nil {
-			return fmt.Errorf("migration %s: %w", name, err)
-		}
-	}
-	return nil
-}
+	codeIOErrWrite = codeIOErr | 3<<8
+)
 
-func step(db *sql.DB, version int, text string) error {
-	tx, err := db.BeginTx(context.Background(), nil)
-	if err != nil {
-		return err
+// InDoubt reports whether, after a transaction that failed with err, nobody
+// knows what the disk holds: a kernel that failed to sync may have dropped the
+// pages, and says nothing of it when it is asked again. After a full disk, or a
+// lock that somebody else holds, the database is as it was.
+func InDoubt(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
 	}
-	defer tx.Rollback()
-	if _, err := tx.Exec(text); err != nil {
-		return err
+	switch e.Code() & 0xff {
+	case codeBusy, codeLocked, codeNoMem, codeFull:
+		return false
 	}
-	if _, err := tx.Exec("PRAGMA user_version = " + strconv.Itoa(version)); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return e.Code() != codeIOErrWrite
 }
