@@ -60,36 +60,36 @@ func problem(path, message string, args ...any) Problem {
 // Config is what a grant says about its credential: the section "credential".
 type Config struct {
 	// Kind is jwt or x509. It must be set.
-	Kind string `yaml:"kind"`
+	Kind string `yaml:"kind,omitempty"`
 	// Audience is the one resource that the credential is for, usually its URL.
 	// jwt: it must be set, and becomes aud. x509: not allowed.
-	Audience string `yaml:"audience"`
+	Audience string `yaml:"audience,omitempty"`
 	// Scope are the words that the grant can give. A job may ask for fewer; a
 	// job that asks for none gets all that policy leaves. jwt only.
-	Scope []string `yaml:"scope"`
+	Scope []string `yaml:"scope,omitempty"`
 	// Algorithm signs the token: ES256 (the default) or EdDSA. jwt only.
-	Algorithm string `yaml:"algorithm"`
+	Algorithm string `yaml:"algorithm,omitempty"`
 	// Subject is the template of the token's sub. By default it is the job's
 	// stable name: job:<issuer>:<tenant>:<repository id>. jwt only.
-	Subject string `yaml:"subject"`
+	Subject string `yaml:"subject,omitempty"`
 	// Binding says which key the holder of the token must prove later:
 	//   offered  the DPoP key, if the request proves one; otherwise nobody's (the default)
 	//   dpop     a DPoP key; a request without a proof is refused
 	//   mtls     the TLS client certificate; a request without one is refused
 	//   any      the DPoP key, else the client certificate; without either, refused
 	// jwt only: a certificate is bound to its key anyway.
-	Binding string `yaml:"binding"`
+	Binding string `yaml:"binding,omitempty"`
 	// Within cuts the lifetime to what is left of other evidence: runner is the
 	// runner's SVID. A job without that evidence is refused.
-	Within []string `yaml:"within"`
+	Within []string `yaml:"within,omitempty"`
 	// URI and DNS are templates of the certificate's one subject alternative
 	// name: exactly one of the two must be set. x509 only. Example:
 	//   uri: spiffe://proviso.acme.example/job/{issuer}/{repository_id}
-	URI string `yaml:"uri"`
-	DNS string `yaml:"dns"`
+	URI string `yaml:"uri,omitempty"`
+	DNS string `yaml:"dns,omitempty"`
 	// CommonName is the template of the certificate's subject CN, for resources
 	// that look at nothing else. By default the subject is empty. x509 only.
-	CommonName string `yaml:"common_name"`
+	CommonName string `yaml:"common_name,omitempty"`
 }
 
 // DefaultTTL is a grant's max_ttl unless it says otherwise.

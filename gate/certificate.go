@@ -19,12 +19,12 @@ import (
 // clients write it themselves.
 type CertificateHeader struct {
 	// Header is its name, as X-Client-Cert.
-	Header string `yaml:"header"`
+	Header string `yaml:"header,omitempty"`
 	// Encoding is how the certificate is written:
 	//   url-pem     nginx: proxy_set_header X-Client-Cert $ssl_client_escaped_cert;
 	//   base64-der  Caddy: header_up X-Client-Cert {tls_client_certificate_der_base64}; Traefik's passTLSClientCert
 	//   rfc9440     Client-Cert: :MIIB...:
-	Encoding string `yaml:"encoding"`
+	Encoding string `yaml:"encoding,omitempty"`
 }
 
 const (

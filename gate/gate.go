@@ -30,16 +30,21 @@
 package gate
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/internal/keyset"
 	"github.com/proviso-ci/proviso/pass"
 )
 
@@ -53,35 +58,41 @@ func problem(path, message string, args ...any) Problem {
 // Config says whose tokens are accepted, and for what.
 type Config struct {
 	// Issuer is Proviso's URL, byte for byte as in its tokens. It must be set.
-	Issuer string `yaml:"issuer"`
+	Issuer string `yaml:"issuer,omitempty"`
 	// JWKS is where the issuer's keys are. By default the issuer's discovery
 	// document says so.
-	JWKS string `yaml:"jwks"`
+	JWKS string `yaml:"jwks,omitempty"`
+	// CA is a PEM file with the authorities for the TLS certificate of Issuer, by
+	// default those of the system.
+	CA string `yaml:"ca,omitempty"`
+	// MaxStale is for how long the last good keys serve when the issuer can't be
+	// reached: 1 hour to 7 days, by default 24 hours.
+	MaxStale time.Duration `yaml:"max_stale,omitempty"`
 	// Audience is this resource's own name: the audience of the grants that are
 	// for it. Middleware needs it; rules have their own.
-	Audience string `yaml:"audience"`
+	Audience string `yaml:"audience,omitempty"`
 	// Scope are the words that every request needs. Middleware only.
-	Scope []string `yaml:"scope"`
+	Scope []string `yaml:"scope,omitempty"`
 	// Origin is how clients see this resource, as https://deploy.acme.example. It
 	// is what a DPoP proof must name, so it is never read from a request. Without
 	// it, tokens that are bound to a DPoP key are refused.
-	Origin string `yaml:"origin"`
+	Origin string `yaml:"origin,omitempty"`
 	// DPoPNonce is when a proof needs a nonce of this gate: start (the default)
 	// demands one for the first minute and a half, because the memory of proofs
 	// seen doesn't survive a restart; always; or never.
-	DPoPNonce string `yaml:"dpop_nonce"`
+	DPoPNonce string `yaml:"dpop_nonce,omitempty"`
 	// Proxies are the addresses (10.0.0.5, 10.1.0.0/16) whose headers are
 	// believed. None is believed by default, not even loopback.
-	Proxies []string `yaml:"proxies"`
+	Proxies []string `yaml:"proxies,omitempty"`
 	// ClientCertificate is the header in which such a proxy hands on the
 	// certificate that the client proved to it.
-	ClientCertificate CertificateHeader `yaml:"client_certificate"`
+	ClientCertificate CertificateHeader `yaml:"client_certificate,omitempty"`
 	// Proxy says which headers describe the original request of a forward-auth
 	// sub-request: nginx (X-Original-URI and X-Original-Method) or forwarded
 	// (X-Forwarded-Uri, X-Forwarded-Method and X-Forwarded-Host: Caddy, Traefik).
-	Proxy string `yaml:"proxy"`
+	Proxy string `yaml:"proxy,omitempty"`
 	// Rules say what a forward-auth request needs.
-	Rules []Rule `yaml:"rules"`
+	Rules []Rule `yaml:"rules,omitempty"`
 }
 
 // Options are what a gate needs of its surroundings.
@@ -90,6 +101,8 @@ type Options struct {
 	Keys pass.KeySource
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Log gets what the operator should know of the issuer's keys; nil is nowhere.
+	Log *slog.Logger
 	// Refused hears of each refusal, for a log or a metric; nil is nobody. It gets
 	// no token.
 	Refused func(r *http.Request, refusal *proviso.Refusal)
@@ -99,6 +112,7 @@ type Options struct {
 type Gate struct {
 	cfg      Config
 	opt      Options
+	keys     *keyset.Source // nil when the caller has the keys
 	verifier *pass.Verifier
 	proofs   *pass.ProofChecker // nil without an origin
 	proxies  []netip.Prefix
@@ -134,6 +148,9 @@ func (c Config) Validate() []Problem {
 		if !pass.ValidScope(s) {
 			out = append(out, problem(fmt.Sprintf("scope[%d]", i), "%q is empty or has a space, quote or backslash", s))
 		}
+	}
+	if c.MaxStale != 0 && (c.MaxStale < time.Hour || c.MaxStale > 7*24*time.Hour) {
+		out = append(out, problem("max_stale", "%v is not between 1h and 168h (7 days); write 24h", c.MaxStale))
 	}
 	return append(out, c.validateRules()...)
 }
@@ -179,12 +196,59 @@ func New(cfg Config, opt Options) (*Gate, error) {
 	if cfg.Origin != "" {
 		g.proofs = pass.NewProofChecker(pass.ProofConfig{Nonce: nonceMode(cfg.DPoPNonce), Now: opt.Now})
 	}
-	if opt.Keys == nil {
-		return nil, errors.New("gate: no source of keys")
-	}
 	var err error
+	if opt.Keys == nil {
+		if g.keys, err = newKeySource(cfg, opt); err != nil {
+			return nil, fmt.Errorf("gate: %w", err)
+		}
+		opt.Keys = g.keys.Key
+	}
 	g.verifier, err = pass.NewVerifier(pass.VerifierConfig{Issuer: cfg.Issuer, Keys: opt.Keys, Proofs: g.proofs, Now: opt.Now})
 	return g, err
+}
+
+// newKeySource fetches the issuer's keys. The broker may be in a private network,
+// as resources are; on this machine only if its address says so.
+func newKeySource(cfg Config, opt Options) (*keyset.Source, error) {
+	k := keyset.Config{Issuer: cfg.Issuer, JWKSURL: cfg.JWKS, Algorithms: pass.Algorithms, MaxStale: cfg.MaxStale,
+		AllowPrivate: true, AllowLoopback: isLoopback(cmp.Or(cfg.JWKS, cfg.Issuer)), Now: opt.Now, Log: opt.Log}
+	if cfg.CA != "" {
+		data, err := os.ReadFile(cfg.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		k.RootCAs = x509.NewCertPool()
+		if !k.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("ca: %s has no PEM certificate", cfg.CA)
+		}
+	}
+	return keyset.New(k)
+}
+
+// Start fetches the keys before the first request needs them, and keeps them
+// fresh until ctx ends or Close.
+func (g *Gate) Start(ctx context.Context) {
+	if g.keys != nil {
+		g.keys.Start(ctx)
+	}
+}
+
+// Close ends what Start began. A gate without fresh keys refuses in time.
+func (g *Gate) Close() {
+	if g.keys != nil {
+		g.keys.Close()
+	}
+}
+
+// Ready says why the gate can't check anything now, or nil.
+func (g *Gate) Ready() error {
+	if g.keys == nil {
+		return nil
+	}
+	if s := g.keys.Status(); !s.Usable {
+		return errors.Join(errors.New("no usable keys of the issuer"), s.Failure)
+	}
+	return nil
 }
 
 func nonceMode(s string) pass.NonceMode {
@@ -209,11 +273,16 @@ func isOrigin(s string, path bool) bool {
 	if u.Path != "" && !path {
 		return false
 	}
-	if u.Scheme == "http" {
-		ip, err := netip.ParseAddr(u.Hostname())
-		return u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
+	return u.Scheme == "https" || u.Scheme == "http" && isLoopback(s)
+}
+
+func isLoopback(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil {
+		return false
 	}
-	return u.Scheme == "https"
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -14,14 +14,14 @@ import (
 type Rule struct {
 	// Path is a prefix of whole segments: /api is for /api and /api/x, not for
 	// /apix. Of all rules that fit, those with the longest path decide alone.
-	Path string `yaml:"path"`
+	Path string `yaml:"path,omitempty"`
 	// Methods are the methods that the rule is for, or "*" for all. A method that
 	// no rule of the path has is refused; there is no falling back to a shorter path.
-	Methods []string `yaml:"methods"`
+	Methods []string `yaml:"methods,omitempty"`
 	// Audience is the resource's name in its tokens. It must be set.
-	Audience string `yaml:"audience"`
+	Audience string `yaml:"audience,omitempty"`
 	// Scope are the words that the token must all have.
-	Scope []string `yaml:"scope"`
+	Scope []string `yaml:"scope,omitempty"`
 }
 
 // ruleSet has the rules sorted by the length of their paths, longest first.

@@ -21,11 +21,11 @@ type KeyringConfig struct {
 	// Rotate is how long a key signs before the next one takes over: 1 hour to
 	// 1 year, by default 30 days. Shorter bounds what a stolen key is good for;
 	// resources notice nothing, because keys overlap.
-	Rotate time.Duration `yaml:"rotate"`
+	Rotate time.Duration `yaml:"rotate,omitempty"`
 	// MaxAge is for how long others may keep /jwks without asking again, which
 	// is also how long a new key is published before it signs: 1 minute to a day,
 	// by default 15 minutes.
-	MaxAge time.Duration `yaml:"max_age"`
+	MaxAge time.Duration `yaml:"max_age,omitempty"`
 }
 
 func (c KeyringConfig) withDefaults() KeyringConfig {
