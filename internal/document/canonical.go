@@ -22,22 +22,22 @@ func AppendCanonical(dst []byte, v Value) []byte {
 		return AppendString(dst, v.text)
 	case Array:
 		dst = append(dst, '[')
-		for i := range v.list {
+		for i, item := range v.Items() {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = AppendCanonical(dst, v.list[i])
+			dst = AppendCanonical(dst, item)
 		}
 		return append(dst, ']')
 	case Object:
 		dst = append(dst, '{')
-		for i := range v.fields {
+		for i, f := range v.Fields() {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = AppendString(dst, v.fields[i].Name)
+			dst = AppendString(dst, f.Name)
 			dst = append(dst, ':')
-			dst = AppendCanonical(dst, v.fields[i].Value)
+			dst = AppendCanonical(dst, f.Value)
 		}
 		return append(dst, '}')
 	}
@@ -99,7 +99,7 @@ func appendNumber(dst []byte, f float64) []byte {
 		return append(dst, '0') // also for -0
 	}
 	abs := math.Abs(f)
-	if abs >= 1e-6 && abs < 1e21 {
+	if abs >= 1e-6 && abs < wholeBelow {
 		return strconv.AppendFloat(dst, f, 'f', -1, 64)
 	}
 	dst = strconv.AppendFloat(dst, f, 'e', -1, 64)

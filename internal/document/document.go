@@ -18,9 +18,12 @@
 package document
 
 import (
+	"cmp"
+	"encoding/binary"
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Kind says which of JSON's types a Value has.
@@ -46,11 +49,32 @@ func (k Kind) String() string { return kindNames[k] }
 
 // Value is one immutable JSON value, or absent.
 type Value struct {
-	kind   Kind
-	bits   uint64 // Bool, Int, Float
-	text   string // String
+	kind Kind
+	bits uint64 // Bool, Int, Float
+	text string // String
+	sub  *inside
+}
+
+// inside is what an array or an object holds; nil when that is nothing. It is
+// apart so that a Value is small: nearly all are scalars, and all are copied.
+type inside struct {
 	list   []Value
-	fields []Field // Object: sorted as RFC 8785 says, names unique
+	fields []Field // sorted as RFC 8785 says, names unique
+}
+
+func arrayOf(list []Value) Value {
+	if len(list) == 0 {
+		return Value{kind: Array}
+	}
+	return Value{kind: Array, sub: &inside{list: list}}
+}
+
+// objectOf takes fields that are sorted and unique.
+func objectOf(fields []Field) Value {
+	if len(fields) == 0 {
+		return Value{kind: Object}
+	}
+	return Value{kind: Object, sub: &inside{fields: fields}}
 }
 
 // Field is one member of an object.
@@ -62,10 +86,19 @@ type Field struct {
 // Constructors. They copy nothing, so the caller gives its slices away.
 
 // StringOf makes a string; the empty string is absent, as everywhere in
-// Proviso's input: a platform's "" says that there is none.
+// Proviso's input: a platform's "" says that there is none. Bytes that are not
+// UTF-8, as a commit's author may have them, become U+FFFD, because JSON can't
+// hold them and what is recorded must be readable.
 func StringOf(s string) Value {
 	if s == "" {
 		return Value{}
+	}
+	return textOf(s)
+}
+
+func textOf(s string) Value {
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	return Value{kind: String, text: s}
 }
@@ -79,20 +112,30 @@ func BoolOf(b bool) Value {
 	return v
 }
 
-// IntOf makes an integer.
-func IntOf(n int64) Value { return Value{kind: Int, bits: uint64(n)} }
+// IntOf makes an integer; beyond 2^53-1 it is absent, since readers would round
+// it differently. Write such a number as a string.
+func IntOf(n int64) Value {
+	if n > maxSafeInteger || n < -maxSafeInteger {
+		return Value{}
+	}
+	return Value{kind: Int, bits: uint64(n)}
+}
 
-// FloatOf makes a number; NaN and infinities are absent, JSON has none.
+// FloatOf makes a number. NaN and infinities are absent, JSON has none; so are
+// numbers that would be written as an integer beyond 2^53-1.
 func FloatOf(f float64) Value {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
+	if abs := math.Abs(f); !(abs <= maxSafeInteger || abs >= wholeBelow) || math.IsInf(f, 0) {
 		return Value{}
 	}
 	return Value{kind: Float, bits: math.Float64bits(f)}
 }
 
+// wholeBelow is where ECMAScript begins to write numbers with an exponent.
+const wholeBelow = 1e21
+
 // ListOf makes an array; absent elements are dropped.
 func ListOf(vs ...Value) Value {
-	return Value{kind: Array, list: slices.DeleteFunc(vs, func(v Value) bool { return v.kind == Absent })}
+	return arrayOf(slices.DeleteFunc(vs, func(v Value) bool { return v.kind == Absent }))
 }
 
 // StringsOf makes an array of strings; an empty list is absent.
@@ -102,9 +145,9 @@ func StringsOf(ss []string) Value {
 	}
 	vs := make([]Value, len(ss))
 	for i, s := range ss {
-		vs[i] = Value{kind: String, text: s}
+		vs[i] = textOf(s)
 	}
-	return Value{kind: Array, list: vs}
+	return arrayOf(vs)
 }
 
 // ObjectOf makes an object; absent members are dropped. Of two members with one
@@ -114,7 +157,7 @@ func ObjectOf(fields ...Field) Value {
 	fields = slices.DeleteFunc(fields, func(f Field) bool { return f.Value.kind == Absent })
 	sortFields(fields)
 	fields = slices.CompactFunc(fields, func(a, b Field) bool { return a.Name == b.Name })
-	return Value{kind: Object, fields: fields}
+	return objectOf(fields)
 }
 
 // Member makes a Field.
@@ -147,17 +190,28 @@ func (v Value) Number() (float64, bool) {
 }
 
 // Items gives an array's elements, not to be changed.
-func (v Value) Items() []Value { return v.list }
+func (v Value) Items() []Value {
+	if v.sub == nil {
+		return nil
+	}
+	return v.sub.list
+}
 
 // Fields gives an object's members in canonical order, not to be changed.
-func (v Value) Fields() []Field { return v.fields }
+func (v Value) Fields() []Field {
+	if v.sub == nil {
+		return nil
+	}
+	return v.sub.fields
+}
 
 // Get gives the member with exactly this name, absent if there is none or v is
 // no object.
 func (v Value) Get(name string) Value {
-	for i := range v.fields {
-		if v.fields[i].Name == name {
-			return v.fields[i].Value
+	fields := v.Fields()
+	for i := range fields {
+		if fields[i].Name == name {
+			return fields[i].Value
 		}
 	}
 	return Value{}
@@ -174,9 +228,9 @@ func (v Value) At(path ...string) Value {
 // With gives a copy of the object v in which the given members are set; an
 // absent value removes its member.
 func (v Value) With(fields ...Field) Value {
-	out := make([]Field, 0, len(v.fields)+len(fields))
+	out := make([]Field, 0, len(v.Fields())+len(fields))
 	out = append(out, fields...)
-	for _, f := range v.fields {
+	for _, f := range v.Fields() {
 		if !slices.ContainsFunc(fields, func(g Field) bool { return g.Name == f.Name }) {
 			out = append(out, f)
 		}
@@ -184,9 +238,59 @@ func (v Value) With(fields ...Field) Value {
 	return ObjectOf(out...)
 }
 
+// sortKey stands for a field while names are sorted: moving it is cheap, and its
+// first eight bytes decide most comparisons.
+type sortKey struct {
+	head uint64
+	at   int
+}
+
+// sortFields orders fields as RFC 8785 wants; fields with one name keep their
+// order.
 func sortFields(fields []Field) {
-	if !slices.IsSortedFunc(fields, compareNames) {
-		slices.SortStableFunc(fields, compareNames)
+	if slices.IsSortedFunc(fields, compareNames) {
+		return
+	}
+	var room [64]sortKey
+	keys := room[:0]
+	for i := range fields {
+		if !isBelowSurrogates(fields[i].Name) {
+			slices.SortStableFunc(fields, compareNames)
+			return
+		}
+		keys = append(keys, sortKey{headOf(fields[i].Name), i})
+	}
+	slices.SortFunc(keys, func(a, b sortKey) int {
+		if c := cmp.Compare(a.head, b.head); c != 0 {
+			return c
+		}
+		return cmp.Or(strings.Compare(fields[a.at].Name, fields[b.at].Name), a.at-b.at)
+	})
+	permute(fields, keys)
+}
+
+func headOf(name string) uint64 {
+	var b [8]byte
+	copy(b[:], name)
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// permute puts fields[keys[i].at] at i, cycle by cycle, so that each moves once.
+func permute(fields []Field, keys []sortKey) {
+	for i := range keys {
+		if keys[i].at == i {
+			continue
+		}
+		first := fields[i]
+		hole := i
+		for keys[hole].at != i {
+			from := keys[hole].at
+			fields[hole] = fields[from]
+			keys[hole].at = hole
+			hole = from
+		}
+		fields[hole] = first
+		keys[hole].at = hole
 	}
 }
 

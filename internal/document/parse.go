@@ -64,6 +64,7 @@ type parser struct {
 	at      int
 	depth   int // left
 	members int // left
+	guessed bool
 }
 
 func (p *parser) fail(want string) error {
@@ -112,12 +113,14 @@ func (p *parser) value() (Value, error) {
 		if p.depth--; p.depth < 0 {
 			return Value{}, fmt.Errorf("JSON text is nested too deeply at byte %d: %w", p.at, ErrLimit)
 		}
-		defer func() { p.depth++ }()
 		p.at++
+		read := p.array
 		if c == '{' {
-			return p.object()
+			read = p.object
 		}
-		return p.array()
+		v, err := read()
+		p.depth++
+		return v, err
 	case '"':
 		s, err := p.str()
 		return Value{kind: String, text: s}, err
@@ -158,7 +161,7 @@ func (p *parser) object() (Value, error) {
 			return Value{}, err
 		}
 		if fields == nil {
-			fields = make([]Field, 0, 8)
+			fields = make([]Field, 0, p.room())
 		}
 		fields = append(fields, Field{name, v})
 		p.space()
@@ -172,6 +175,16 @@ func (p *parser) object() (Value, error) {
 	}
 }
 
+// room guesses how many members an object has: the first one of a text, which
+// has nearly all of them, by its commas.
+func (p *parser) room() int {
+	if p.guessed {
+		return 4
+	}
+	p.guessed = true
+	return min(strings.Count(p.text[p.at:], ",")+1, 64)
+}
+
 func finishObject(fields []Field, at int) (Value, error) {
 	sortFields(fields)
 	for i := 1; i < len(fields); i++ {
@@ -179,7 +192,7 @@ func finishObject(fields []Field, at int) (Value, error) {
 			return Value{}, fmt.Errorf("malformed JSON in the object that ends after byte %d: %w", at, ErrDuplicate)
 		}
 	}
-	return Value{kind: Object, fields: fields}, nil
+	return objectOf(fields), nil
 }
 
 func (p *parser) array() (Value, error) {
@@ -200,7 +213,7 @@ func (p *parser) array() (Value, error) {
 			continue
 		}
 		if p.take(']') {
-			return Value{kind: Array, list: list}, nil
+			return arrayOf(list), nil
 		}
 		return Value{}, p.fail("a comma or the end of the array")
 	}
@@ -211,20 +224,23 @@ func (p *parser) array() (Value, error) {
 func (p *parser) str() (string, error) {
 	p.at++
 	start := p.at
-	for p.at < len(p.text) {
-		switch c := p.text[p.at]; {
-		case c == '"':
-			s := p.text[start:p.at]
-			p.at++
-			return s, nil
-		case c == '\\':
-			return p.escaped(start)
-		case c < 0x20:
-			return "", p.fail("no control character in a string")
-		default:
-			p.at++
+	text := p.text
+	for i := start; i < len(text); i++ {
+		c := text[i]
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
 		}
+		p.at = i
+		switch c {
+		case '"':
+			p.at++
+			return text[start:i], nil
+		case '\\':
+			return p.escaped(start)
+		}
+		return "", p.fail("no control character in a string")
 	}
+	p.at = len(text)
 	return "", p.fail("the end of the string")
 }
 
@@ -347,14 +363,22 @@ func (p *parser) number() (Value, error) {
 		if err != nil {
 			return Value{}, fmt.Errorf("the number at byte %d is out of range", start)
 		}
-		return FloatOf(f), nil
+		v := FloatOf(f)
+		if v.IsAbsent() {
+			return Value{}, p.beyond(start)
+		}
+		return v, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n > maxSafeInteger || n < -maxSafeInteger {
-		return Value{}, fmt.Errorf("the integer at byte %d is beyond 2^53-1, which not every reader keeps exactly", start)
+		return Value{}, p.beyond(start)
 	}
 	if n == 0 && negative {
 		return FloatOf(0), nil
 	}
 	return IntOf(n), nil
+}
+
+func (p *parser) beyond(start int) error {
+	return fmt.Errorf("the integer at byte %d is beyond 2^53-1, which not every reader keeps exactly", start)
 }

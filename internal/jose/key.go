@@ -332,7 +332,7 @@ func ecOf(jwk document.Value) (crypto.PublicKey, error) {
 // at least one where size is 0.
 func octets(jwk document.Value, name string, size int) ([]byte, error) {
 	text, _ := jwk.Get(name).Text()
-	data, _, err := decodeSegment(nil, text, name)
+	data, _, err := decodeSegment(nil, []byte(text), name)
 	if err != nil {
 		return nil, refuse(proviso.CodeJWKSKeyRejected, "a key's %s is absent or not canonical base64url without padding", name)
 	}

@@ -69,19 +69,20 @@ func Parse(compact string, p Profile) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	// One buffer for the signed bytes and the decoded segments.
-	buf := make([]byte, dot2, dot2+base64.RawURLEncoding.DecodedLen(len(compact))+2)
+	// One buffer for the token's bytes and its decoded segments.
+	buf := make([]byte, len(compact), 2*len(compact))
 	copy(buf, compact)
-	t := &Token{signed: buf[:dot2:dot2]}
-	header, buf, err := decodeSegment(buf, compact[:dot1], "header")
+	text := buf[:len(compact):len(compact)]
+	t := &Token{signed: text[:dot2:dot2]}
+	header, buf, err := decodeSegment(buf, text[:dot1], "header")
 	if err != nil {
 		return nil, err
 	}
-	payload, buf, err := decodeSegment(buf, compact[dot1+1:dot2], "payload")
+	payload, buf, err := decodeSegment(buf, text[dot1+1:dot2], "payload")
 	if err != nil {
 		return nil, err
 	}
-	t.sig, _, err = decodeSegment(buf, compact[dot2+1:], "signature")
+	t.sig, _, err = decodeSegment(buf, text[dot2+1:], "signature")
 	if err != nil {
 		return nil, err
 	}
@@ -118,18 +119,16 @@ var strictBase64 = base64.RawURLEncoding.Strict()
 
 // decodeSegment appends the decoded segment to buf. encoding/base64 skips line
 // breaks even when it is strict, so they are looked for first.
-func decodeSegment(buf []byte, segment, name string) (decoded, rest []byte, err error) {
-	if segment == "" {
+func decodeSegment(buf, segment []byte, name string) (decoded, rest []byte, err error) {
+	if len(segment) == 0 {
 		return nil, nil, refuse(proviso.CodeJWTMalformed, "the token's %s is empty", name)
 	}
-	start := len(buf)
-	n := base64.RawURLEncoding.DecodedLen(len(segment))
-	// The segment's bytes are copied into the room that they are decoded into.
-	if strings.IndexByte(segment, '\n') >= 0 || strings.IndexByte(segment, '\r') >= 0 {
+	if bytes.IndexByte(segment, '\n') >= 0 || bytes.IndexByte(segment, '\r') >= 0 {
 		return nil, nil, refuse(proviso.CodeJWTMalformed, "the token's %s has a line break in it; remove it", name)
 	}
-	buf, err = strictBase64.AppendDecode(buf, []byte(segment))
-	if err != nil || len(buf)-start != n {
+	start := len(buf)
+	buf, err = strictBase64.AppendDecode(buf, segment)
+	if err != nil {
 		return nil, nil, refuse(proviso.CodeJWTMalformed, "the token's %s is not canonical base64url without padding", name)
 	}
 	return buf[start:len(buf):len(buf)], buf, nil
