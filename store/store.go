@@ -53,12 +53,13 @@ type DB struct {
 	read *sql.DB // a few connections that can't write
 
 	// writing is held from Begin to the end of the transaction. It guards conn,
-	// the prepared statements, and used.
+	// the prepared statements, used, and packed.
 	writing sync.Mutex
 	write   *sql.DB // nil when read-only
 	conn    *sql.Conn
 	stmts   statements
 	used    claims
+	packed  []byte
 }
 
 // Open opens the store in directory dir, and makes it if there is none.
