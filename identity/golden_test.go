@@ -60,7 +60,9 @@ var fixtures = []fixture{
 	{file: "buildkite-default-claims-null-step", platform: "buildkite", code: CodeClaimMissing},
 	{file: "buildkite-subject-claim-pipeline-id", platform: "buildkite", code: CodeClaimMissing},
 	{file: "buildkite-subject-claim-pipeline-id", why: "pinned by pipeline", platform: "buildkite",
-		conf: func(c *IssuerConfig) { c.Require = map[string]Values{"pipeline_id": {"018f2c12-2c8b-4e6f-a011-1b2c3d4e5f60"}} }},
+		conf: func(c *IssuerConfig) {
+			c.Require = map[string]Values{"pipeline_id": {"018f2c12-2c8b-4e6f-a011-1b2c3d4e5f60"}}
+		}},
 	{file: "buildkite-tag-via-api", platform: "buildkite", code: CodeClaimMissing},
 	{file: "buildkite-tag-via-api", why: "organization asked for", platform: "buildkite",
 		edit: []any{"organization_id", "018f2c11-1b7a-4d5e-9f00-0a1b2c3d4e5f"}, code: CodeEventNotAllowed},

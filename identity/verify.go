@@ -194,7 +194,7 @@ func algNames(algs []jose.Alg) string {
 func refusal(err error) *proviso.Refusal {
 	var e *jose.Error
 	if errors.As(err, &e) {
-		return refuse(e.Code, "%s", e.Msg).Because(err)
+		return refuse(e.Code, "%s", e.Msg).Because(e.Err)
 	}
 	return proviso.AsRefusal(err, proviso.StageJob, proviso.CodeDiscoveryUnavailable)
 }
