@@ -1,0 +1,285 @@
+package runner
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/identity"
+	"github.com/proviso-ci/proviso/internal/document"
+	"github.com/proviso-ci/proviso/internal/jose"
+)
+
+// Refusals that only this package can raise.
+const (
+	// CodeTrustDomainUnknown: the SVID's trust domain has no configuration here.
+	CodeTrustDomainUnknown proviso.Code = "trust_domain_unknown" // 400 invalid_request
+	// CodeRunnerPath: the SVID is good, but its path is not a runner's.
+	CodeRunnerPath proviso.Code = "runner_path" // 400 invalid_request
+)
+
+// Defaults of Config and Options.
+const (
+	defaultX509Lifetime = 24 * time.Hour
+	defaultJWTLifetime  = time.Hour
+	defaultBundleCheck  = 2 * time.Second
+)
+
+// Options are what the configuration file doesn't hold.
+type Options struct {
+	// Audience is the one audience of a JWT-SVID: the broker's URL. Must be set.
+	Audience string
+	// Now is the clock; nil is the system's.
+	Now func() time.Time
+	// Log gets what happens to bundles; nil is slog.Default.
+	Log *slog.Logger
+	// BundleCheck is how often a bundle's file is looked at, at most. Default 2s.
+	BundleCheck time.Duration
+}
+
+// Verifier verifies the evidence of runners. It can be used by many goroutines.
+type Verifier struct {
+	audience string
+	now      func() time.Time
+	domains  map[spiffeid.TrustDomain]*domain
+	sources  []*source
+
+	adopting sync.Mutex // one bundle is compared with the others at a time
+}
+
+// domain is one checked configuration entry.
+type domain struct {
+	cfg        Config
+	source     *source
+	templates  []template
+	attributes []document.Field // the fixed ones
+}
+
+// attested is what one piece of evidence proved.
+type attested struct {
+	domain  *domain
+	id      spiffeid.ID
+	kind    string
+	hash    string
+	expires time.Time
+	key     crypto.PublicKey // whose possession was proved; nil for a bearer
+}
+
+// New checks the configuration and reads every bundle. Its error joins one
+// Problem for each thing that is wrong.
+func New(configs []Config, opt Options) (*Verifier, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.BundleCheck == 0 {
+		opt.BundleCheck = defaultBundleCheck
+	}
+	var problems []error
+	for _, p := range Check(configs) {
+		problems = append(problems, p)
+	}
+	if opt.Audience == "" {
+		problems = append(problems, Problem{"", "need the broker's URL, which is the audience of JWT-SVIDs"})
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	v := &Verifier{audience: opt.Audience, now: opt.Now, domains: map[spiffeid.TrustDomain]*domain{}}
+	for i, cfg := range configs {
+		d := newDomain(cfg)
+		td := spiffeid.RequireTrustDomainFromString(cfg.TrustDomain) // checked by Check
+		d.source = &source{domain: td, name: cfg.Name, path: cfg.Bundle.File, every: opt.BundleCheck,
+			now: opt.Now, log: opt.Log, distinct: v.distinct}
+		d.source.next.Store(opt.Now().Add(opt.BundleCheck).UnixNano())
+		if err := d.source.reload(); err != nil {
+			problems = append(problems, Problem{fmt.Sprintf("[%d].bundle.file", i), err.Error()})
+			continue
+		}
+		v.domains[td] = d
+		v.sources = append(v.sources, d.source)
+	}
+	return v, errors.Join(problems...)
+}
+
+func newDomain(cfg Config) *domain {
+	if cfg.MaxX509Lifetime == 0 {
+		cfg.MaxX509Lifetime = defaultX509Lifetime
+	}
+	if cfg.MaxJWTLifetime == 0 {
+		cfg.MaxJWTLifetime = defaultJWTLifetime
+	}
+	if cfg.Environment == "" {
+		cfg.Environment = "self-hosted"
+	}
+	d := &domain{cfg: cfg}
+	for _, text := range cfg.templates() {
+		t, _ := parseTemplate(text) // checked by Check
+		d.templates = append(d.templates, t)
+	}
+	for name, value := range cfg.Attributes {
+		d.attributes = append(d.attributes, document.Member(name, document.StringOf(value)))
+	}
+	return d
+}
+
+// distinct refuses a bundle that shares a key with another trust domain's.
+func (v *Verifier) distinct(s *source, fresh *bundle) error {
+	v.adopting.Lock()
+	defer v.adopting.Unlock()
+	for _, other := range v.sources {
+		if other == s {
+			continue
+		}
+		if b := other.current.Load(); b != nil && b.sharesKeyWith(fresh) {
+			return &bundleError{proviso.CodeBundleSharedKey,
+				fmt.Sprintf("it holds a key that the bundle of %s holds too, so either domain could speak for the other", other.domain.Name())}
+		}
+	}
+	return nil
+}
+
+// Verify verifies what a request shows of its runner. Without evidence it
+// returns the zero Runner: whether a grant wants one is the grant's matter.
+// Evidence that is shown and bad is always a refusal, even where none is wanted.
+func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (Runner, error) {
+	if ev.IsZero() {
+		return Runner{}, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return Runner{}, proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeSVIDInvalid)
+	}
+	now := v.now()
+	var all []attested
+	if len(ev.Certificates) > 0 {
+		a, err := v.verifyX509(ev.Certificates, now)
+		if err != nil {
+			return Runner{}, err
+		}
+		all = append(all, a)
+	}
+	if ev.JWTSVID != "" {
+		a, err := v.verifyJWT(ev.JWTSVID, now)
+		if err != nil {
+			return Runner{}, err
+		}
+		all = append(all, a)
+	}
+	strongest := all[0]
+	for _, a := range all[1:] {
+		if a.id != strongest.id {
+			return Runner{}, refuse(proviso.CodeActorMismatch, "the actor token names %s, the client certificate %s: a request has one runner", a.id, strongest.id)
+		}
+		if a.expires.Before(strongest.expires) {
+			strongest.expires = a.expires
+		}
+	}
+	return strongest.runner(job)
+}
+
+// domainOf finds the configuration of an ID's trust domain. The trust domain
+// that an SVID claims chooses only which bundle it has to satisfy.
+func (v *Verifier) domainOf(id spiffeid.ID) (*domain, error) {
+	d := v.domains[id.TrustDomain()]
+	if d == nil {
+		return nil, refuse(CodeTrustDomainUnknown, "runners of the trust domain %s are not known here", quoted(id.TrustDomain().Name()))
+	}
+	return d, nil
+}
+
+// runner reads the path and makes the Runner.
+func (a attested) runner(job identity.Job) (Runner, error) {
+	cfg := a.domain.cfg
+	r := Runner{name: cfg.Name, region: cfg.Region, spiffeID: a.id.String(), trustDomain: a.id.TrustDomain().Name(),
+		attestation: a.kind, hash: a.hash, expires: a.expires}
+	var attributes []document.Field
+	bindValue := ""
+	for _, t := range a.domain.templates {
+		attributes = slices.Clone(a.domain.attributes)
+		matched := t.match(a.id.Path(), func(name, value string) {
+			if name == cfg.Bind {
+				bindValue = value
+			}
+			switch name {
+			case "id":
+				r.id = value
+			case "region":
+				r.region = value
+			default:
+				attributes = append(attributes, document.Member(name, document.StringOf(value)))
+			}
+		})
+		if matched {
+			break
+		}
+		r.id, r.region, bindValue = "", cfg.Region, ""
+	}
+	if r.id == "" {
+		return Runner{}, refuse(CodeRunnerPath, "%s is a good SVID, but its path matches no template of a runner; "+
+			"the operator configures them under runners[].path", quoted(a.id.String()))
+	}
+	var err error
+	if r.bound, err = a.boundTo(job, bindValue); err != nil {
+		return Runner{}, err
+	}
+	var more document.Value
+	if len(attributes) > 0 {
+		more = document.ObjectOf(attributes...)
+	}
+	r.doc = document.ObjectOf(
+		document.Member("attestation", document.StringOf(r.attestation)),
+		document.Member("attributes", more),
+		document.Member("bound", document.BoolOf(r.bound)),
+		document.Member("environment", document.StringOf(cfg.Environment)),
+		document.Member("id", document.StringOf(r.id)),
+		document.Member("region", document.StringOf(r.region)),
+		document.Member("spiffe_id", document.StringOf(r.spiffeID)),
+		document.Member("trust_domain", document.StringOf(r.trustDomain)),
+	)
+	return r, nil
+}
+
+// boundTo reports whether job and runner are tied together. Two things tie
+// them: the job's token names the key whose possession the runner proved
+// (cnf.jkt, RFC 7800 and RFC 7638), or the CI platform says in the job's token
+// which runner it gave the job to, and that is this one. That both came in one
+// request ties nothing: a stolen job token can be sent by another good runner.
+func (a attested) boundTo(job identity.Job, bindValue string) (bool, error) {
+	bound := false
+	if a.domain.cfg.Bind != "" {
+		switch said := job.Identity().PlatformRunner.ID; {
+		case said == "" || bindValue == "":
+		case said != bindValue:
+			return false, refuse(proviso.CodeRunnerJobMismatch, "the CI platform gave this job to the runner %s, and the evidence is of %s", quoted(said), quoted(bindValue))
+		default:
+			bound = true
+		}
+	}
+	if want := job.Confirmation(); want != "" && a.key != nil {
+		for _, alg := range []jose.Alg{jose.ES256, jose.ES384, jose.ES512, jose.RS256, jose.EdDSA} {
+			if key, err := jose.NewKey("", alg, a.key); err == nil {
+				return bound || key.Thumbprint() == want, nil
+			}
+		}
+	}
+	return bound, nil
+}
+
+// Status reports every trust domain's state, in the order of the configuration.
+func (v *Verifier) Status() []Status {
+	out := make([]Status, len(v.sources))
+	for i, s := range v.sources {
+		out[i] = s.status()
+	}
+	return out
+}
