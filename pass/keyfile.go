@@ -30,6 +30,24 @@ func filePrefix(alg jose.Alg) string { return "pass-" + strings.ToLower(string(a
 
 const maxKeyFile = 16 << 10
 
+// leftover begins the name of a file that is being written.
+const leftover = ".new-"
+
+// removeLeftovers deletes what a crash left half written. It runs at start, when
+// nobody else writes into the directory.
+func removeLeftovers(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), leftover) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
 // WriteSecret writes a file that only its owner may read, whole or not at all:
 // into a temporary name, synced, renamed, and the directory synced. It never
 // replaces a file.
@@ -40,7 +58,7 @@ func WriteSecret(dir, name string, data []byte) error {
 	if err := checkPrivate(dir, true); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".new-*") // 0600
+	f, err := os.CreateTemp(dir, leftover+"*") // 0600
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package pass
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -64,6 +65,7 @@ type Keyring struct {
 	cfg  KeyringConfig
 	now  func() time.Time
 	keep time.Duration // how long a retired key stays published
+	tick time.Duration // of Run
 
 	maintain sync.Mutex // held by Maintain alone, while it writes files
 	set      atomic.Pointer[keySet]
@@ -92,8 +94,15 @@ func OpenKeyring(dir string, cfg KeyringConfig, now func() time.Time) (*Keyring,
 	if now == nil {
 		now = time.Now
 	}
-	k := &Keyring{dir: dir, cfg: cfg.withDefaults(), now: now, keep: MaxTTL + 2*MaxSkew}
-	return k, k.Maintain()
+	cfg = cfg.withDefaults()
+	k := &Keyring{dir: dir, cfg: cfg, now: now, keep: MaxTTL + 2*MaxSkew, tick: cfg.MaxAge / 4}
+	if err := removeLeftovers(dir); err != nil {
+		return nil, err
+	}
+	if err := k.Maintain(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // Signer gives the signer whose time it is.
@@ -192,7 +201,7 @@ func (k *Keyring) prune(keys []*signingKey, now time.Time) ([]*signingKey, error
 // tried again: the keys that are there go on signing, which is safe, and an old
 // key is a lesser evil than a broker that stands still.
 func (k *Keyring) Run(ctx context.Context, report func(error)) {
-	tick := time.NewTicker(k.cfg.MaxAge / 4)
+	tick := time.NewTicker(k.tick)
 	defer tick.Stop()
 	for {
 		select {
@@ -217,5 +226,22 @@ func newSigningKey(private crypto.Signer, alg jose.Alg, from time.Time, file str
 	if err != nil {
 		return nil, err
 	}
-	return &signingKey{from: from, file: file, signer: &Signer{jose: s}}, nil
+	return &signingKey{from: from, file: file, signer: &Signer{jose: s}}, rehearse(s)
+}
+
+// rehearse shows that the key signs, that its public half verifies, and that
+// the header is what a verifier demands: before a token depends on it.
+func rehearse(s *jose.Signer) error {
+	token, err := s.Sign([]byte("{}")) // no claims: worth nothing anywhere
+	if err != nil {
+		return err
+	}
+	t, err := jose.Parse(token, jose.Profile{Typ: []string{Typ}})
+	if err != nil {
+		return err
+	}
+	if t.Header.Kid != s.Key().Thumbprint() || t.Header.Typ != Typ {
+		return errors.New("the header of a token is not as it should be")
+	}
+	return t.Verify(s.Key())
 }

@@ -1,11 +1,7 @@
 package pass
 
 import (
-	"context"
-	"crypto/x509"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -71,8 +67,3 @@ func testSigner(t testing.TB, k *Keyring, alg string) *Signer {
 	t.Fatalf("no algorithm %s", alg)
 	return nil
 }
-
-var _ = context.Background
-var _ = x509.NewCertPool
-var _ = os.Getenv
-var _ = strings.Cut

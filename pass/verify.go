@@ -176,7 +176,10 @@ func (v *Verifier) Inspect(ctx context.Context, token string) (Access, error) {
 	if err != nil {
 		return Access{}, err
 	}
-	return Access{c}, v.checkTimes(&c)
+	if err := v.checkTimes(&c); err != nil {
+		return Access{}, err
+	}
+	return Access{c}, nil
 }
 
 func (v *Verifier) checkTimes(c *Claims) error {
@@ -328,6 +331,9 @@ func refuse(code proviso.Code, public string, args ...any) *proviso.Refusal {
 func refusalOf(err error) error {
 	var e *jose.Error
 	if errors.As(err, &e) {
+		if err == error(e) { // nothing that Public doesn't say
+			err = nil
+		}
 		return &proviso.Refusal{Stage: StageAccess, Code: e.Code, Public: e.Msg, Err: err}
 	}
 	r := *proviso.AsRefusal(err, StageAccess, proviso.CodeJWKSStale)
