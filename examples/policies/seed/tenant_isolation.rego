@@ -1,0 +1,5 @@
+package tenant_isolation
+
+allow {
+  input.identity.tenant == input.resource.tenant
+}

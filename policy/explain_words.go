@@ -1,0 +1,475 @@
+package policy
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// operand is one side of a condition: what it is called, and its values.
+type operand struct {
+	label string
+	// path is the one value of the input that it is, or is computed from; "" if
+	// there is none or more than one.
+	path   string
+	values []*ast.Term
+	// direct: it is the value at path itself, not computed from it.
+	direct    bool
+	constant  bool // written in the policy
+	fromInput bool
+	fromData  bool // rests on data.json, which may hold what isn't the job's
+	many      bool // one of several: an element of a list, an iteration
+}
+
+// operand describes a term and gives its values under all of envs.
+func (x *explainer) operand(t *ast.Term, sc *scope, envs []env) operand {
+	o := x.describe(t, sc)
+	for _, e := range envs {
+		for _, v := range x.values(t, e, 10) {
+			if len(o.values) < 20 && !slices.ContainsFunc(o.values, v.Equal) {
+				o.values = append(o.values, v)
+			}
+		}
+	}
+	return o
+}
+
+// describe names a term without evaluating it.
+func (x *explainer) describe(t *ast.Term, sc *scope) operand {
+	switch v := t.Value.(type) {
+	case ast.Var:
+		if arg, ok := sc.args[v]; ok {
+			arg.values = nil
+			return arg
+		}
+		if from := sc.origin[v]; from != nil {
+			return x.describe(from, sc)
+		}
+		name := v
+		if was, ok := x.prog.compiler.RewrittenVars[v]; ok {
+			name = was
+		}
+		return operand{label: strings.TrimPrefix(string(name), "$"), many: true}
+	case ast.Ref:
+		return x.describeRef(v, sc)
+	case ast.Call:
+		return x.describeCall(v, sc)
+	}
+	if ast.IsConstant(t.Value) {
+		return operand{label: shown(t), constant: true}
+	}
+	o := operand{label: clip(strings.Join(strings.Fields(t.String()), " "), 80)}
+	if text := source(t.Location); len(text) > 3 {
+		o.label = clip(text, 80)
+	}
+	x.uses(t, sc, &o)
+	return o
+}
+
+// uses sets what a composite term rests on.
+func (x *explainer) uses(t *ast.Term, sc *scope, o *operand) {
+	paths := map[string]bool{}
+	ast.WalkRefs(t, func(r ast.Ref) bool {
+		if _, isVar := r[0].Value.(ast.Var); isVar {
+			part := x.describeRef(r, sc)
+			o.fromInput = o.fromInput || part.fromInput
+			o.fromData = o.fromData || part.fromData
+			if part.path != "" {
+				paths[part.path] = true
+			}
+		}
+		return false
+	})
+	ast.WalkVars(t, func(v ast.Var) bool {
+		if arg, ok := sc.args[v]; ok {
+			o.fromInput, o.fromData = o.fromInput || arg.fromInput, o.fromData || arg.fromData
+			if arg.path != "" {
+				paths[arg.path] = true
+			}
+		}
+		return false
+	})
+	if len(paths) == 1 {
+		for p := range paths {
+			o.path = p
+		}
+	}
+}
+
+func (x *explainer) describeRef(ref ast.Ref, sc *scope) operand {
+	var o operand
+	rest := ref[1:]
+	head, isVar := ref[0].Value.(ast.Var)
+	switch {
+	case !isVar:
+		o = x.describe(ref[0], sc)
+		o.constant = false
+	case ref[0].Equal(ast.InputRootDocument):
+		o = operand{fromInput: true, direct: true}
+	case ref[0].Equal(ast.DefaultRootDocument):
+		rules, tail := x.prog.rulesAt(ref)
+		o.fromInput, o.fromData = x.prog.restsOn(ref)
+		if len(rules) > 0 {
+			o.label, rest = ruleName(rules[0]), tail
+		} else {
+			o.label, o.fromData = "data", true
+		}
+	default:
+		o = x.describe(ast.NewTerm(head), sc)
+	}
+	for _, t := range rest {
+		switch v := t.Value.(type) {
+		case ast.String:
+			o.path = join(o.path, string(v), o.direct)
+			o.label = joinPath(o.label, string(v))
+		case ast.Var:
+			if from, known := sc.origin[v]; known && from != nil {
+				part := x.describe(from, sc)
+				o.label += "[" + part.label + "]"
+				o.many = o.many || part.many
+			} else if arg, ok := sc.args[v]; ok {
+				o.label += "[" + arg.label + "]"
+			} else {
+				o.label, o.many = o.label+"[]", true
+			}
+			o.direct = false
+		default:
+			o.label, o.direct = o.label+"["+x.describe(t, sc).label+"]", false
+		}
+	}
+	if o.path != "" && strings.HasPrefix(o.label, o.path) {
+		o.label = shortPath(o.label)
+	}
+	return o
+}
+
+// join extends a path while it still names one value of the input.
+func join(path, name string, direct bool) string {
+	if !direct && path == "" || strings.Contains(name, ".") {
+		return path
+	}
+	return joinPath(path, name)
+}
+
+// shortPath is what people call a value: context.branch is "branch".
+func shortPath(path string) string { return strings.TrimPrefix(path, "context.") }
+
+var infix = map[string]string{"plus": "+", "minus": "-", "mul": "*", "div": "/", "rem": "%", "and": "&", "or": "|",
+	"equal": "==", "eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "internal.member_2": "in"}
+
+func (x *explainer) describeCall(call ast.Call, sc *scope) operand {
+	name := call[0].Value.String()
+	args := make([]operand, len(call)-1)
+	var o operand
+	paths := map[string]bool{}
+	for i, t := range call[1:] {
+		args[i] = x.describe(t, sc)
+		o.fromInput, o.fromData, o.many = o.fromInput || args[i].fromInput, o.fromData || args[i].fromData, o.many || args[i].many
+		if args[i].path != "" {
+			paths[args[i].path] = true
+			o.path = args[i].path
+		}
+	}
+	if len(paths) > 1 {
+		o.path = ""
+	}
+	labels := make([]string, len(args))
+	for i := range args {
+		labels[i] = args[i].label
+	}
+	ref, _ := call[0].Value.(ast.Ref)
+	switch sign := infix[name]; {
+	case sign != "" && len(args) == 2:
+		o.label = labels[0] + " " + sign + " " + labels[1]
+	case name == "count" && len(args) == 1:
+		o.label, o.many = "the number of "+strings.TrimSuffix(labels[0], "[]"), false
+	case name == "object.get" && len(args) == 3 && args[1].constant:
+		key := strings.Trim(strings.ReplaceAll(labels[1], ", ", "."), `[]"`)
+		o.label, o.path = shortPath(joinPath(args[0].path, key)), joinPath(args[0].path, key)
+		if args[0].path == "" {
+			o.label = joinPath(args[0].label, key)
+		}
+	case name == "internal.template_string":
+		o.label = "the text " + source(call[0].Location)
+	case len(ref) > 0 && ref[0].Equal(ast.DefaultRootDocument):
+		in, data := x.prog.restsOn(ref)
+		o.fromInput, o.fromData = o.fromInput || in, o.fromData || data
+		o.label = strings.Trim(ref[len(ref)-1].Value.String(), `"`) + "(" + strings.Join(labels, ", ") + ")"
+	default:
+		o.label = name + "(" + strings.Join(labels, ", ") + ")"
+	}
+	return o
+}
+
+// want is what a policy wants of a value.
+type want struct {
+	text   string // after "policy wants"
+	public string // the same for the job, if it differs
+	does   bool   // text is "to start with ...", not a value
+	// items are the texts that would have done, for redact.go.
+	items   []string
+	matches bool // the value has to be (or begin with) one of items
+}
+
+// wantText names the values of the wanted side.
+func (x *explainer) wantText(o operand) want {
+	if o.fromInput && !o.constant {
+		w := want{text: o.label}
+		if len(o.values) == 1 && !o.many && !isClaim(o.path) {
+			w.text = fmt.Sprintf("%s (%s)", shown(o.values[0]), o.label)
+		}
+		return w
+	}
+	if o.fromData && (o.many || len(o.values) != 1 || !ast.IsScalar(o.values[0].Value)) {
+		return want{text: "a value of " + o.label}
+	}
+	var parts []string
+	w := want{}
+	for _, v := range o.values {
+		parts = append(parts, shown(v))
+		if s, ok := v.Value.(ast.String); ok {
+			w.items = append(w.items, string(s))
+		}
+	}
+	w.text = strings.Join(parts, ", ")
+	if len(parts) > 1 {
+		w.text = "one of " + w.text
+	}
+	if len(parts) == 0 {
+		w.text = o.label
+	}
+	return w
+}
+
+// phrases of the comparisons, for the side that is found.
+var phrases = map[string]string{"equal": "", "eq": "", "neq": "anything but ", "lt": "less than ", "lte": "at most ", "gt": "more than ", "gte": "at least "}
+
+// mirrored is the comparison as the other side sees it.
+var mirrored = map[string]string{"lt": "gt", "lte": "gte", "gt": "lt", "gte": "lte"}
+
+// compared explains a comparison of two values.
+func (x *explainer) compared(op string, a, b operand, _ *scope, loc *ast.Location) finding {
+	if a.fromInput && b.fromInput && !a.constant && !b.constant && len(a.values) == 1 && len(b.values) == 1 && !a.many && !b.many {
+		return x.pair(op, a, b, loc)
+	}
+	if !a.fromInput && (b.fromInput || a.constant) {
+		a, b = b, a
+		if m, ok := mirrored[op]; ok {
+			op = m
+		}
+	}
+	w := x.wantText(b)
+	w.text = phrases[op] + w.text
+	w.matches = op == "equal" || op == "eq"
+	return x.found(a, w, loc)
+}
+
+// pair explains two values of the input that don't fit each other.
+func (x *explainer) pair(op string, a, b operand, loc *ast.Location) finding {
+	w := "them equal"
+	switch op {
+	case "neq":
+		w = "them to differ"
+	case "lt", "lte", "gt", "gte":
+		w = a.label + " to be " + phrases[op] + b.label
+	}
+	f := finding{loc: loc, path: a.path, found: jsonText(a), wanted: w}
+	if op == "equal" || op == "eq" {
+		f.wanted = b.label + " (" + shownOf(b) + ")"
+	}
+	f.message = fmt.Sprintf("%s is %s, %s is %s: policy wants %s", a.label, shownOf(a), b.label, shownOf(b), w)
+	return f
+}
+
+// membership explains a value that isn't in a collection.
+func (x *explainer) membership(o, in operand, loc *ast.Location) finding {
+	if in.fromInput && !o.fromInput {
+		w := x.wantText(o)
+		w.text, w.does = "to contain "+w.text, true
+		return x.found(in, w, loc)
+	}
+	w := want{matches: true}
+	switch {
+	case in.fromData:
+		w.text, w.matches = "one of those in "+in.label, false
+	case len(in.values) == 0:
+		w.text = "one of " + in.label
+	default:
+		w.text, w.items = oneOf(in.values[0])
+	}
+	if in.fromInput {
+		w.text += " (" + in.label + ")"
+	}
+	return x.found(o, w, loc)
+}
+
+// oneOf lists a collection's members in words.
+func oneOf(collection *ast.Term) (text string, items []string) {
+	var parts []string
+	n := 0
+	eachMember(collection, func(_, v *ast.Term) bool {
+		if n++; n <= 10 {
+			parts = append(parts, shown(v))
+		}
+		if s, ok := v.Value.(ast.String); ok {
+			items = append(items, string(s))
+		}
+		return true
+	})
+	switch {
+	case n == 0:
+		return "one of an empty list", nil
+	case n == 1:
+		return parts[0], items
+	case n > 10:
+		return fmt.Sprintf("one of %s and %d more", strings.Join(parts, ", "), n-10), items
+	}
+	return "one of " + strings.Join(parts, ", "), items
+}
+
+// keysOf makes the collection of an object's keys; arrays and sets stay.
+func keysOf(o operand) operand {
+	if len(o.values) == 0 {
+		return o
+	}
+	if obj, ok := o.values[0].Value.(ast.Object); ok {
+		o.values = []*ast.Term{ast.ArrayTerm(obj.Keys()...)}
+	}
+	return o
+}
+
+// found makes the finding: what was found, and what was wanted.
+func (x *explainer) found(o operand, w want, loc *ast.Location) finding {
+	f := finding{loc: loc, path: o.path, wanted: w.text, found: jsonText(o)}
+	what := o.label + " is " + shownOf(o)
+	switch {
+	case isClaim(o.path):
+		what, f.found = o.label+" has another value (raw claims are not shown)", ""
+	case len(o.values) == 0:
+		what = o.label + " has no value"
+	}
+	say := func(text string) string {
+		switch {
+		case o.many && w.does:
+			return what + ", policy wants one of them " + text
+		case o.many:
+			return what + ", policy wants one of them to be " + text
+		case w.does:
+			return what + ", policy wants it " + text
+		}
+		return what + ", policy wants " + text
+	}
+	f.message = say(w.text)
+	x.redact(&f, o, w, say)
+	return f
+}
+
+func isClaim(path string) bool {
+	return path == "identity.claims" || strings.HasPrefix(path, "identity.claims.")
+}
+
+// shownOf gives an operand's values for a message.
+func shownOf(o operand) string {
+	var parts []string
+	for i, v := range o.values {
+		if i == 5 {
+			parts = append(parts, "...")
+			break
+		}
+		parts = append(parts, shown(v))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// jsonText gives an operand's value as JSON, shortened.
+func jsonText(o operand) string {
+	if len(o.values) == 0 || o.constant {
+		return ""
+	}
+	if len(o.values) == 1 {
+		return jsonOf(o.values[0])
+	}
+	return jsonOf(ast.ArrayTerm(o.values...))
+}
+
+func jsonOf(t *ast.Term) string {
+	if s, ok := t.Value.(ast.String); ok {
+		return quote(string(s), 200)
+	}
+	if set, ok := t.Value.(ast.Set); ok {
+		t = ast.ArrayTerm(set.Slice()...)
+	}
+	return clip(t.String(), 240)
+}
+
+var plainText = regexp.MustCompile(`^[A-Za-z0-9_./:@+-]{1,80}$`)
+
+// shown is a value as a message shows it: short, on one line, and unlike any
+// other value.
+func shown(t *ast.Term) string {
+	switch v := t.Value.(type) {
+	case ast.String:
+		s := string(v)
+		if plainText.MatchString(s) && s != "true" && s != "false" && s != "null" && !(s[0] >= '0' && s[0] <= '9' && isNumber(s)) {
+			return s
+		}
+		return quote(s, 60)
+	case *ast.Array, ast.Set:
+		if isEmpty(t) {
+			return "empty"
+		}
+		var parts []string
+		eachMember(t, func(_, e *ast.Term) bool {
+			if len(parts) == 10 {
+				parts = append(parts, "...")
+				return false
+			}
+			parts = append(parts, shown(e))
+			return true
+		})
+		return "[" + clip(strings.Join(parts, ", "), 300) + "]"
+	}
+	return clip(t.String(), 80)
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseFloat(s, 64)
+	return err == nil
+}
+
+// quote shortens a text to n runes and writes it as a Go (and JSON) string:
+// line breaks, control characters and those that turn the reading direction are
+// escaped, so that no value can write into a log or a terminal.
+func quote(s string, n int) string {
+	if utf8.RuneCountInString(s) > n {
+		s = string([]rune(s)[:n]) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// clean is free text from a policy or a value, shortened, on one line, with
+// everything that could act on a terminal escaped. What is clean stays as it is.
+func clean(s string, n int) string {
+	if utf8.RuneCountInString(s) > n {
+		s = string([]rune(s)[:n]) + "…"
+	}
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}
