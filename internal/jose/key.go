@@ -125,15 +125,7 @@ func algsFor(pub crypto.PublicKey) []Alg {
 func checkPublic(pub crypto.PublicKey) error {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
-		switch bits := pub.N.BitLen(); {
-		case bits < minRSABits || bits > maxRSABits:
-			return refuse(proviso.CodeJWKSKeyRejected, "an RSA key has %d bits, %d to %d are taken", bits, minRSABits, maxRSABits)
-		case pub.N.Bit(0) == 0:
-			return refuse(proviso.CodeJWKSKeyRejected, "an RSA key has an even modulus")
-		case pub.E < minRSAExponent || pub.E&1 == 0 || pub.E > 1<<31-1:
-			return refuse(proviso.CodeJWKSKeyRejected, "an RSA key's exponent is %d; odd ones from %d to 2^31-1 are taken", pub.E, minRSAExponent)
-		}
-		return nil
+		return checkRSA(pub)
 	case *ecdsa.PublicKey:
 		if algsFor(pub) == nil {
 			return refuse(proviso.CodeJWKSKeyRejected, "an EC key is on a curve that is not taken; P-256, P-384 and P-521 are")
@@ -149,6 +141,42 @@ func checkPublic(pub crypto.PublicKey) error {
 		return nil
 	}
 	return refuse(proviso.CodeJWKSKeyRejected, "a key is none of RSA, EC and Ed25519")
+}
+
+func checkRSA(pub *rsa.PublicKey) error {
+	switch bits := pub.N.BitLen(); {
+	case bits < minRSABits || bits > maxRSABits:
+		return refuse(proviso.CodeJWKSKeyRejected, "an RSA key has %d bits, %d to %d are taken", bits, minRSABits, maxRSABits)
+	case pub.E < minRSAExponent || pub.E&1 == 0 || pub.E > 1<<31-1:
+		return refuse(proviso.CodeJWKSKeyRejected, "an RSA key's exponent is %d; odd ones from %d to 2^31-1 are taken", pub.E, minRSAExponent)
+	}
+	fromROCA := true
+	for _, p := range smallPrimes {
+		rest := int(new(big.Int).Mod(pub.N, big.NewInt(int64(p))).Int64())
+		if rest == 0 {
+			return refuse(proviso.CodeJWKSKeyRejected, "an RSA key's modulus can be divided by %d", p)
+		}
+		fromROCA = fromROCA && isPowerOf65537(rest, p)
+	}
+	if fromROCA {
+		return refuse(proviso.CodeJWKSKeyRejected, "an RSA key was made by a broken generator (CVE-2017-15361) and can be factored")
+	}
+	return nil
+}
+
+// smallPrimes are enough to tell ROCA's moduli, which are powers of 65537 modulo
+// each of them, from others, of which one in more than 2^27 looks so too.
+var smallPrimes = []int{2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97,
+	101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167}
+
+func isPowerOf65537(n, p int) bool {
+	for power, i := 1, 0; i < p; i++ {
+		if power == n {
+			return true
+		}
+		power = power * 65537 % p
+	}
+	return false
 }
 
 // privateMembers are the secret members of all key types (RFC 7518 sections
@@ -333,7 +361,7 @@ func ecOf(jwk document.Value) (crypto.PublicKey, error) {
 func octets(jwk document.Value, name string, size int) ([]byte, error) {
 	text, _ := jwk.Get(name).Text()
 	data, _, err := decodeSegment(nil, []byte(text), name)
-	if err != nil {
+	if err != nil || len(data) == 0 {
 		return nil, refuse(proviso.CodeJWKSKeyRejected, "a key's %s is absent or not canonical base64url without padding", name)
 	}
 	if size != 0 && len(data) != size {

@@ -58,42 +58,55 @@ type Header struct {
 
 // Parse reads a compact token. It verifies nothing.
 func Parse(compact string, p Profile) (*Token, error) {
-	max := p.MaxBytes
-	if max == 0 {
-		max = DefaultMaxBytes
-	}
-	if len(compact) > max {
-		return nil, refuse(proviso.CodeLimitsTokenSize, "the token has %d bytes, at most %d are taken", len(compact), max)
-	}
-	dot1, dot2, err := segments(compact)
+	t, payload, err := open(compact, p)
 	if err != nil {
-		return nil, err
-	}
-	// One buffer for the token's bytes and its decoded segments.
-	buf := make([]byte, len(compact), 2*len(compact))
-	copy(buf, compact)
-	text := buf[:len(compact):len(compact)]
-	t := &Token{signed: text[:dot2:dot2]}
-	header, buf, err := decodeSegment(buf, text[:dot1], "header")
-	if err != nil {
-		return nil, err
-	}
-	payload, buf, err := decodeSegment(buf, text[dot1+1:dot2], "payload")
-	if err != nil {
-		return nil, err
-	}
-	t.sig, _, err = decodeSegment(buf, text[dot2+1:], "signature")
-	if err != nil {
-		return nil, err
-	}
-	if t.Header, err = readHeader(header, p); err != nil {
 		return nil, err
 	}
 	if t.Claims, err = readObject(payload, "payload"); err != nil {
 		return nil, err
 	}
-	t.hash = sha256.Sum256(t.signed)
 	return t, nil
+}
+
+// open reads all of a token but its claims.
+func open(compact string, p Profile) (t *Token, payload []byte, err error) {
+	most := p.MaxBytes
+	if most == 0 {
+		most = DefaultMaxBytes
+	}
+	if len(compact) > most {
+		return nil, nil, refuse(proviso.CodeLimitsTokenSize, "the token has %d bytes, at most %d are taken", len(compact), most)
+	}
+	dot1, dot2, err := segments(compact)
+	if err != nil {
+		return nil, nil, err
+	}
+	// One buffer for the token's bytes and its decoded segments.
+	buf := make([]byte, len(compact), 2*len(compact))
+	copy(buf, compact)
+	text := buf[:len(compact):len(compact)]
+	t = &Token{signed: text[:dot2:dot2]}
+	header, buf, err := decodeSegment(buf, text[:dot1], "header")
+	if err != nil {
+		return nil, nil, err
+	}
+	payload, buf, err = decodeSegment(buf, text[dot1+1:dot2], "payload")
+	if err != nil {
+		return nil, nil, err
+	}
+	t.sig, _, err = decodeSegment(buf, text[dot2+1:], "signature")
+	if err != nil {
+		return nil, nil, err
+	}
+	if t.Header, err = readHeader(header, p); err != nil {
+		return nil, nil, err
+	}
+	// After the header, so that "none" is called by its name.
+	if len(t.sig) == 0 {
+		return nil, nil, refuse(proviso.CodeJWTMalformed, "the token's signature is empty")
+	}
+	t.hash = sha256.Sum256(t.signed)
+	return t, payload, nil
 }
 
 // SignedHash is the SHA-256 of the signed bytes, header and payload. It is the
@@ -120,9 +133,6 @@ var strictBase64 = base64.RawURLEncoding.Strict()
 // decodeSegment appends the decoded segment to buf. encoding/base64 skips line
 // breaks even when it is strict, so they are looked for first.
 func decodeSegment(buf, segment []byte, name string) (decoded, rest []byte, err error) {
-	if len(segment) == 0 {
-		return nil, nil, refuse(proviso.CodeJWTMalformed, "the token's %s is empty", name)
-	}
 	if bytes.IndexByte(segment, '\n') >= 0 || bytes.IndexByte(segment, '\r') >= 0 {
 		return nil, nil, refuse(proviso.CodeJWTMalformed, "the token's %s has a line break in it; remove it", name)
 	}
