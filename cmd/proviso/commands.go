@@ -5,6 +5,9 @@ import "github.com/spf13/cobra"
 // commands lists every command, in the order in which help shows them.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		newServeCommand(),
+		newGateCommand(),
+		newConfigCommand(),
 		newVersionCommand(),
 	}
 }

@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/credential"
+	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/pass"
+	"github.com/proviso-ci/proviso/policy"
+	"github.com/proviso-ci/proviso/runner"
+)
+
+// GrantConfig is one entry of "grants": something that can be asked for.
+type GrantConfig struct {
+	// Resource is what the credential is for, in the operator's words; policy
+	// sees it as input.resource.
+	Resource facts.Resource `yaml:"resource,omitempty"`
+	// Policy is the Rego package that guards the grant: "production" is
+	// data.production, "teams.shipping" is data.teams.shipping. Required.
+	Policy string `yaml:"policy"`
+	// Runner says whether the runner must prove itself: required (the default),
+	// optional or none. With none a runner's evidence is refused: whoever sends
+	// it expects it to count.
+	Runner string `yaml:"runner,omitempty"`
+	// Credential is what the job gets.
+	Credential credential.Config `yaml:"credential"`
+	// MaxTTL bounds the credential's life: 1s to 24h, by default 15m.
+	MaxTTL time.Duration `yaml:"max_ttl,omitempty"`
+}
+
+// Words of GrantConfig.
+const (
+	required = "required"
+	optional = "optional"
+	none     = "none"
+)
+
+// Grant is a checked GrantConfig under its name.
+type Grant struct {
+	Name     string
+	Resource facts.Resource
+	Policy   string
+	Offer    *credential.Offer
+
+	runner string
+}
+
+// Problem is one thing that is wrong with a grant's configuration.
+type Problem struct {
+	Path    string // below the grant, as "credential.kind"
+	Message string
+}
+
+// Validate checks a grant's configuration by itself.
+func (c GrantConfig) Validate(name string) []Problem {
+	var problems []Problem
+	add := func(path, format string, args ...any) {
+		problems = append(problems, Problem{path, fmt.Sprintf(format, args...)})
+	}
+	if !isName(name) {
+		add("", "%q is not a name for a grant: use letters, digits, '-', '_' and '.', at most 100", name)
+	}
+	if c.Policy == "" {
+		add("policy", "is missing: a grant without a policy would be guarded by nothing; name a Rego package")
+	}
+	if c.Runner != "" && c.Runner != required && c.Runner != optional && c.Runner != none {
+		add("runner", "is %q; write required, optional or none", c.Runner)
+	}
+	for _, p := range c.Credential.Validate() {
+		add("credential."+p.Path, "%s", p.Message)
+	}
+	if c.MaxTTL < 0 || c.MaxTTL > pass.MaxTTL {
+		add("max_ttl", "is %s; write a lifetime up to 24h, as 15m", c.MaxTTL)
+	}
+	return problems
+}
+
+// NewGrant makes a grant of a valid configuration.
+func NewGrant(name string, c GrantConfig, minter *credential.Minter) (*Grant, error) {
+	if problems := c.Validate(name); len(problems) > 0 {
+		return nil, fmt.Errorf("grants.%s.%s %s", name, problems[0].Path, problems[0].Message)
+	}
+	offer, err := minter.Offer(name, c.Credential, c.MaxTTL)
+	if err != nil {
+		return nil, err
+	}
+	if c.Resource.Name == "" {
+		c.Resource.Name = name
+	}
+	if c.Runner == "" {
+		c.Runner = required
+	}
+	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner}, nil
+}
+
+func isName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 100
+}
+
+// accepts holds the grant's demand on the runner.
+func (g *Grant) accepts(run runner.Runner) error {
+	switch {
+	case g.runner == required && run.IsZero():
+		return proviso.Refuse(proviso.StageRunner, proviso.CodeRunnerRequired,
+			"this grant is given only to a job whose runner proves itself, and no runner's evidence was sent: send its JWT-SVID as actor_token, or its X.509-SVID as TLS client certificate")
+	case g.runner == none && !run.IsZero():
+		return proviso.Refuse(proviso.StageRunner, proviso.CodeRunnerNotAllowed,
+			"this grant takes no runner's evidence, and some was sent: leave it out, or have the grant changed to runner: optional")
+	}
+	return nil
+}
+
+// approved holds the policy's demand for approvals. Nobody can approve yet, so
+// a policy that wants an approval allows nothing.
+func approved(v policy.Verdict) error {
+	if n := v.Limits().Approvals; n > 0 {
+		return proviso.Refuse(proviso.StagePolicy, proviso.CodePolicyDenied,
+			"policy wants the approval of %d people, and this broker has no way to give one yet", n)
+	}
+	return nil
+}

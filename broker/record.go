@@ -1,0 +1,298 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/audit"
+	"github.com/proviso-ci/proviso/credential"
+	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/identity"
+	"github.com/proviso-ci/proviso/internal/document"
+	"github.com/proviso-ci/proviso/pass"
+	"github.com/proviso-ci/proviso/policy"
+	"github.com/proviso-ci/proviso/runner"
+)
+
+// record is the open record of one request. It learns what each stage proved,
+// and is closed on every way out: by commit with a durable "allowed", or by
+// close with a "refused".
+type record struct {
+	entry     audit.Entry
+	at        proviso.Stage
+	proved    bool // the caller is a job of a configured issuer
+	committed bool // the decision is in the log as allowed
+	grant     *Grant
+	run       runner.Runner
+
+	tracer trace.Tracer
+	span   trace.Span // of the stage that runs now; nil without a tracer
+}
+
+func (b *Broker) open(req Request) *record {
+	now := b.Now()
+	return &record{
+		at:     proviso.StageRequest,
+		tracer: b.Tracer,
+		entry: audit.Entry{
+			Decision: audit.NewDecision(now), Time: now, Mode: audit.Enforce,
+			Grant: boundedName(req.Grant), Intent: facts.IntentDocument(req.Intent, req.Scope),
+		},
+	}
+}
+
+// boundedName keeps a caller's text from swelling the record.
+func boundedName(s string) string {
+	if isName(s) {
+		return s
+	}
+	return "(not a name)"
+}
+
+// stage marks where the flow is now. The marks become the refusal's stage where
+// an error has none of its own, and the spans of a trace.
+func (r *record) stage(ctx context.Context, s proviso.Stage) context.Context {
+	r.at = s
+	if r.tracer == nil {
+		return ctx
+	}
+	if r.span != nil {
+		r.span.End()
+	}
+	_, r.span = r.tracer.Start(ctx, "exchange "+string(s), trace.WithAttributes(attribute.String("proviso.decision", r.entry.Decision)))
+	return ctx // stages are siblings, not each other's parents
+}
+
+func (r *record) endSpan(refusal *proviso.Refusal) {
+	if r.span == nil {
+		return
+	}
+	if refusal != nil {
+		r.span.SetAttributes(attribute.String("proviso.code", string(refusal.Code)))
+		r.span.SetStatus(codes.Error, string(refusal.Code))
+	}
+	r.span.End()
+}
+
+func (r *record) learnJob(job identity.Job) {
+	id := job.Identity()
+	r.proved = true
+	r.entry.Issuer = job.Issuer()
+	r.entry.TokenHash = job.TokenHash()
+	r.entry.JTI = job.JTI()
+	r.entry.Actor = id.Actor
+	r.entry.Identity = job.Document()
+}
+
+func (r *record) learnGrant(g *Grant) { r.grant = g }
+
+func (r *record) learnRunner(run runner.Runner) {
+	r.run = run
+	r.entry.SPIFFEID = run.SPIFFEID()
+	r.entry.EvidenceHash = run.EvidenceHash()
+	r.entry.Runner = run.Document()
+}
+
+func (r *record) learnPolicy(p *policy.Policy) {
+	r.entry.Policy = audit.Policy{Package: p.Package(), Revision: strconv.FormatUint(p.Revision(), 10), Digest: p.Digest()}
+}
+
+func (r *record) learnFacts(known facts.Known) { r.entry.Input = known.Input() }
+
+func (r *record) learnVerdict(v policy.Verdict) { r.entry.Limits = limitsDocument(v.Limits()) }
+
+// limitsDocument is what policy narrowed, as the record keeps it.
+func limitsDocument(l policy.Limits) document.Value {
+	var fields []document.Field
+	if l.Approvals > 0 {
+		fields = append(fields, document.Member("approvals", document.IntOf(int64(l.Approvals))))
+	}
+	if l.Scope != nil {
+		scope := make([]document.Value, len(l.Scope))
+		for i, s := range l.Scope {
+			scope[i] = document.StringOf(s)
+		}
+		fields = append(fields, document.Member("scope", document.ListOf(scope...)))
+	}
+	if l.TTL > 0 {
+		fields = append(fields, document.Member("ttl", document.IntOf(int64(l.TTL/time.Second))))
+	}
+	if len(fields) == 0 {
+		return document.Value{}
+	}
+	return document.ObjectOf(fields...)
+}
+
+// commit makes the decision durable together with its "once", and gives the
+// permission to mint. A verdict can only come from a policy that allowed.
+func (b *Broker) commit(ctx context.Context, rec *record, job identity.Job, grant *Grant, verdict policy.Verdict, terms audit.Terms) (*audit.Warrant, error) {
+	if !verdict.Allowed() {
+		return nil, proviso.Refuse(proviso.StagePolicy, proviso.CodePolicyMissing, "no policy has allowed this")
+	}
+	warrant, err := b.Audit.Commit(ctx, &rec.entry, once(job, grant), terms)
+	rec.committed = err == nil
+	return warrant, err
+}
+
+// once is the claim that a job's token buys one credential per grant.
+func once(job identity.Job, grant *Grant) audit.Once {
+	mode, key := job.Replay()
+	if mode == identity.ReplayOff {
+		return audit.Once{Off: true}
+	}
+	h := sha256.New()
+	h.Write(key[:])
+	h.Write([]byte(grant.Name))
+	o := audit.Once{Expires: job.Expires()}
+	h.Sum(o.Key[:0])
+	return o
+}
+
+// close ends the record on the way out. What comes back is nil or a refusal
+// that names its decision; a refusal that could not be recorded stays one.
+func (b *Broker) close(ctx context.Context, rec *record, err error) error {
+	if err == nil {
+		rec.endSpan(nil)
+		return nil
+	}
+	refusal := proviso.AsRefusal(err, rec.at, proviso.CodeInternal)
+	rec.endSpan(refusal)
+	answer := &Refused{Refusal: refusal, Decision: rec.entry.Decision, Grant: rec.grantName()}
+	b.log(ctx, rec, refusal)
+	if refusal.Code == proviso.CodeReplay && rec.at == proviso.StageRecord {
+		return answer // Commit has recorded it, in the place of the decision
+	}
+	if !rec.proved && !b.strangers.AllowN(b.Now(), 1) {
+		b.unrecorded.Add(1)
+		return answer
+	}
+	rec.entry.SetRefusal(refusal)
+	if rec.committed {
+		// The log says allowed, and nobody got anything: say so in an entry of
+		// its own that names the first.
+		rec.entry.Parent, rec.entry.Decision = rec.entry.Decision, audit.NewDecision(b.Now())
+	}
+	// The caller may be gone; the record of its refusal isn't its to cancel.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := b.Audit.Refuse(ctx, &rec.entry); err != nil {
+		b.Logger.ErrorContext(ctx, "a refusal could not be recorded", "decision", rec.entry.Decision, "error", err)
+	}
+	return answer
+}
+
+const recordTimeout = 5 * time.Second
+
+func (r *record) grantName() string {
+	if r.grant == nil {
+		return ""
+	}
+	return r.grant.Name
+}
+
+// log tells the operator: faults of our own loudly, refusals as what they are.
+func (b *Broker) log(ctx context.Context, rec *record, refusal *proviso.Refusal) {
+	args := []any{"decision", rec.entry.Decision, "grant", rec.entry.Grant, "issuer", rec.entry.Issuer,
+		"stage", refusal.Stage, "code", refusal.Code, "message", refusal.Public}
+	if refusal.Err != nil {
+		args = append(args, "error", refusal.Err)
+	}
+	if rec.committed || refusal.Code == proviso.CodeInternal || refusal.Code == proviso.CodeAuditUnavailable {
+		b.Logger.ErrorContext(ctx, "a request failed", args...)
+		return
+	}
+	b.Logger.InfoContext(ctx, "refused", args...)
+}
+
+// Refused is the "no" that leaves the flow: a refusal with its decision's id.
+type Refused struct {
+	*proviso.Refusal
+	Decision string
+	Grant    string // the configured grant, empty if there was none
+}
+
+// Error says everything, for the operator's log.
+func (r *Refused) Error() string { return "decision " + r.Decision + ": " + r.Refusal.Error() }
+
+// Unwrap gives the refusal.
+func (r *Refused) Unwrap() error { return r.Refusal }
+
+// admit bounds how often one issuer's jobs may ask. It comes after the
+// signature was verified: before, a stranger could use up an issuer's share.
+func (b *Broker) admit(job identity.Job) error {
+	if limiter := b.rates[job.Issuer()]; limiter != nil && !limiter.AllowN(b.Now(), 1) {
+		return proviso.Refuse(proviso.StageRequest, proviso.CodeRateLimited,
+			"the jobs of this issuer ask more often than the broker allows; try again in a second")
+	}
+	return nil
+}
+
+// find gives the grant that was asked for.
+func (b *Broker) find(req Request) (*Grant, error) {
+	grant := b.grants[req.Grant]
+	if grant == nil {
+		return nil, proviso.Refuse(proviso.StageRequest, proviso.CodeTargetUnknown,
+			"there is no grant of the name in audience; the broker's configuration names them under grants")
+	}
+	if !issues(grant.Offer.Kind(), req.RequestedType) {
+		return nil, proviso.Refuse(proviso.StageRequest, proviso.CodeTokenTypeMismatch,
+			"this grant gives a credential of kind %s, which isn't the requested_token_type; leave requested_token_type out to get what the grant gives", grant.Offer.Kind())
+	}
+	return grant, nil
+}
+
+// issues reports whether a kind of credential is of the wished token type.
+func issues(kind, tokenType string) bool {
+	switch tokenType {
+	case "":
+		return true
+	case proviso.TokenTypeX509:
+		return kind == "x509"
+	default:
+		return kind == "jwt"
+	}
+}
+
+// holder gives the keys that the caller has proved. The proof is looked at only
+// now: it takes a place in the memory of proofs, which isn't for strangers.
+func (b *Broker) holder(req Request, job identity.Job) (pass.Confirmation, error) {
+	var held pass.Confirmation
+	if chain := req.Evidence.Certificates; len(chain) > 0 {
+		held.X5TS256 = pass.CertificateThumbprint(chain[0])
+	}
+	if req.Proof != "" {
+		jkt, err := b.Proofs.Check(req.Proof, pass.ProofRequest{Method: http.MethodPost, URL: req.URL})
+		if err != nil {
+			return pass.Confirmation{}, err
+		}
+		held.JKT = jkt
+	}
+	if jkt := job.Confirmation(); jkt != "" && jkt != held.JKT {
+		return pass.Confirmation{}, proviso.Refuse(proviso.StageJob, proviso.CodeCnfMismatch,
+			"the job's token is bound to a key (cnf.jkt), and the request does not prove that key: send a DPoP proof of it")
+	}
+	return held, nil
+}
+
+// plan works out the exact terms of the credential: never wider than the grant,
+// the policy and the wish.
+func (b *Broker) plan(ctx context.Context, rec *record, req Request, holder pass.Confirmation, grant *Grant, job identity.Job, run runner.Runner, verdict policy.Verdict) (audit.Terms, error) {
+	limits := verdict.Limits()
+	return grant.Offer.Plan(ctx, credential.PlanRequest{
+		Decision: rec.entry.Decision, Policy: verdict.Digest(),
+		Issuer: job.Issuer(), Job: job.Document(),
+		Runner: run.SPIFFEID(), RunnerExpires: run.Expires(),
+		Intent:     req.Intent,
+		AskedScope: req.Scope, AskedTTL: time.Duration(req.Intent.RequestedTTL) * time.Minute,
+		LimitScope: limits.Scope, LimitTTL: limits.TTL,
+		Holder: holder, CSR: req.CSR,
+	})
+}

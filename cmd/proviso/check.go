@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/identity"
+	"github.com/proviso-ci/proviso/policy"
+	"github.com/proviso-ci/proviso/runner"
+)
+
+// resolvePaths makes relative file names relative to the configuration's directory.
+func (c *Config) resolvePaths(dir string) {
+	resolve := func(names ...*string) {
+		for _, name := range names {
+			if *name != "" && !filepath.IsAbs(*name) {
+				*name = filepath.Join(dir, *name)
+			}
+		}
+	}
+	resolve(&c.Store, &c.Policy.Dir, &c.Server.TLS.Cert, &c.Server.TLS.Key)
+	for i := range c.Issuers {
+		resolve(&c.Issuers[i].JWKSFile, &c.Issuers[i].CAFile)
+	}
+	for i := range c.Runners {
+		resolve(&c.Runners[i].Bundle.File)
+	}
+	c.Facts.ResolvePaths(dir)
+}
+
+// check asks each part what is wrong with its section. It reads no other file
+// and connects to nothing.
+func (c *Config) check() []problem {
+	var out []problem
+	add := func(path, message string, args ...any) {
+		out = append(out, problem{path: path, message: fmt.Sprintf(message, args...)})
+	}
+	for _, p := range c.Server.Validate() {
+		add("server."+p.Path, "%s", p.Message)
+	}
+	if c.Store == "" {
+		add("store", "is missing; write the directory of what must outlive a restart, as ./data")
+	} else if strings.Contains(c.Store, "://") {
+		add("store", "%q is a URL; this version keeps its store in a directory", c.Store)
+	}
+	if len(c.Issuers) == 0 {
+		add("issuers", "is empty: nobody could ask for anything; name the CI platform whose jobs may ask")
+	}
+	problems, findings := identity.Check(c.Issuers, c.Server.URL)
+	for _, p := range problems {
+		add(p.Path, "%s", p.Message)
+	}
+	for _, p := range findings {
+		out = append(out, problem{p.Path, p.Message, true})
+	}
+	for _, p := range runner.Check(c.Runners) {
+		add("runners"+p.Path, "%s", p.Message)
+	}
+	for _, p := range facts.Check(c.Facts) {
+		add("facts."+p.Path, "%s", p.Message)
+	}
+	for _, p := range c.Keys.Validate() {
+		add("keys."+p.Path, "%s", p.Message)
+	}
+	for _, p := range c.CA.Validate() {
+		add("ca."+p.Path, "%s", p.Message)
+	}
+	out = append(out, c.checkPolicy()...)
+	out = append(out, c.checkGrants()...)
+	out = append(out, c.checkTelemetry()...)
+	return out
+}
+
+func (c *Config) checkPolicy() []problem {
+	var out []problem
+	if c.Policy.Dir == "" {
+		out = append(out, problem{path: "policy.dir", message: "is missing; write the directory of the Rego that guards the grants, as ./policy"})
+	}
+	if _, err := time.LoadLocation(c.Policy.Zone); err != nil || strings.EqualFold(c.Policy.Zone, "local") {
+		out = append(out, problem{path: "policy.zone", message: fmt.Sprintf("%q is not a time zone; write a name as Europe/Berlin or UTC", c.Policy.Zone)})
+	}
+	if c.Policy.Zone == "" {
+		out = append(out, problem{"policy.zone", "is missing, so context.time is UTC; write the zone that your policies' hours are meant in", true})
+	}
+	return out
+}
+
+func (c *Config) checkGrants() []problem {
+	var out []problem
+	if len(c.Grants) == 0 {
+		out = append(out, problem{path: "grants", message: "is empty: there is nothing to ask for; name at least one grant"})
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Grants)) {
+		g := c.Grants[name]
+		for _, p := range g.Validate(name) {
+			out = append(out, problem{path: strings.TrimSuffix("grants."+name+"."+p.Path, "."), message: p.Message})
+		}
+		if g.Runner != "none" && g.Runner != "optional" && len(c.Runners) == 0 {
+			out = append(out, problem{path: "grants." + name + ".runner", message: "is required, and no trust domain is configured under runners: nobody could get this grant; configure one, or write runner: none"})
+		}
+		if g.Runner == "none" || g.Runner == "optional" {
+			out = append(out, problem{"grants." + name + ".runner", fmt.Sprintf("is %s: a stolen job token works on any machine", g.Runner), true})
+		}
+	}
+	return out
+}
+
+func (c *Config) checkTelemetry() []problem {
+	var out []problem
+	if c.Telemetry.Sample < 0 || c.Telemetry.Sample > 1 {
+		out = append(out, problem{path: "telemetry.sample", message: fmt.Sprintf("is %v; write a share above 0, up to 1", c.Telemetry.Sample)})
+	}
+	if o := c.Telemetry.OTLP; o != "" && !strings.HasPrefix(o, "http://") && !strings.HasPrefix(o, "https://") {
+		out = append(out, problem{path: "telemetry.otlp", message: fmt.Sprintf("%q is not a URL; write one as http://127.0.0.1:4318", o)})
+	}
+	if _, ok := logLevels[c.Log.Level]; !ok {
+		out = append(out, problem{path: "log.level", message: fmt.Sprintf("is %q; write debug, info, warn or error", c.Log.Level)})
+	}
+	if f := c.Log.Format; f != "" && f != "json" && f != "text" {
+		out = append(out, problem{path: "log.format", message: fmt.Sprintf("is %q; write json or text", f)})
+	}
+	return out
+}
+
+func newConfigCommand() *cobra.Command {
+	parent := &cobra.Command{Use: "config", Short: "Look at a configuration"}
+	var file string
+	check := &cobra.Command{
+		Use:   "check",
+		Short: "Say what is wrong with a configuration and its policies, without starting",
+		Long: `Reads the configuration and the policies that it names, and says what would keep
+the broker from starting (exit 1), and what works but deserves a thought
+(exit 0). It connects to nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, warnings, err := readConfig(file)
+			out := cmd.OutOrStdout()
+			for _, w := range warnings {
+				fmt.Fprintf(out, "finding: %s\n", w)
+			}
+			if err != nil {
+				return refused(err)
+			}
+			gatherer, err := facts.New(config.Facts, facts.Options{})
+			if err != nil {
+				return refused(err)
+			}
+			defer gatherer.Close()
+			problems, err := policy.Check(cmd.Context(), config.Policy, policy.Options{Facts: gatherer.Keys()})
+			if err != nil {
+				return refused(err)
+			}
+			for _, p := range problems {
+				fmt.Fprintf(out, "policy: %s\n", p)
+			}
+			if len(problems.Errors()) > 0 {
+				return refused(errors.New("the policies can't be activated"))
+			}
+			fmt.Fprintf(out, "ok: %d issuers, %d trust domains, %d grants\n", len(config.Issuers), len(config.Runners), len(config.Grants))
+			return nil
+		},
+	}
+	check.Flags().StringVarP(&file, "config", "c", "proviso.yaml", "the configuration file")
+	parent.AddCommand(check)
+	return parent
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	yamlast "github.com/goccy/go-yaml/ast"
+	yamlparser "github.com/goccy/go-yaml/parser"
+
+	"github.com/proviso-ci/proviso/broker"
+	"github.com/proviso-ci/proviso/credential"
+	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/identity"
+	"github.com/proviso-ci/proviso/pass"
+	"github.com/proviso-ci/proviso/policy"
+	"github.com/proviso-ci/proviso/runner"
+	"github.com/proviso-ci/proviso/server"
+)
+
+// Config is the broker's configuration file: one YAML document, read strictly.
+// An unknown key, a wrong type or an unsafe value is an error that names file,
+// line and column and says what to write instead. Each part is documented at
+// its own type; paths are relative to the file.
+type Config struct {
+	// Server is the broker's HTTP face.
+	Server server.Config `yaml:"server"`
+	// Store is the directory of everything that must outlive a restart: the
+	// record, replay keys, signing keys. Losing it means losing all of these;
+	// back it up as one.
+	Store string `yaml:"store"`
+	// Issuers are the CI platforms whose jobs may ask.
+	Issuers []identity.IssuerConfig `yaml:"issuers"`
+	// Runners are the trust domains whose workloads are believed as runners.
+	Runners []runner.Config `yaml:"runners,omitempty"`
+	// Policy is where the Rego is.
+	Policy policy.Config `yaml:"policy"`
+	// Grants are what can be asked for, by name.
+	Grants map[string]broker.GrantConfig `yaml:"grants"`
+	// Facts are the sources that the broker asks by itself.
+	Facts facts.Config `yaml:"facts,omitempty"`
+	// Keys are Proviso's own signing keys.
+	Keys pass.KeyringConfig `yaml:"keys,omitempty"`
+	// CA is the authority for credentials of kind x509.
+	CA credential.CAConfig `yaml:"ca,omitempty"`
+	// Audit is the record.
+	Audit AuditConfig `yaml:"audit,omitempty"`
+	// Telemetry is off until it is configured.
+	Telemetry TelemetryConfig `yaml:"telemetry,omitempty"`
+	// Log is the operator's log on standard error.
+	Log LogConfig `yaml:"log,omitempty"`
+}
+
+// AuditConfig is the "audit" part.
+type AuditConfig struct {
+	// Origin names the log in its checkpoints (C2SP tlog-checkpoint), as
+	// "proviso.example.com/log". Default: the server's host with "/log". It can't
+	// be changed once the log has an entry.
+	Origin string `yaml:"origin,omitempty"`
+}
+
+// TelemetryConfig is the "telemetry" part.
+type TelemetryConfig struct {
+	// OTLP is the URL of an OpenTelemetry collector (OTLP over HTTP), as
+	// "http://127.0.0.1:4318". Traces are off when it is empty.
+	OTLP string `yaml:"otlp,omitempty"`
+	// Sample is the share of requests that are traced, above 0 to 1. Default 1.
+	Sample float64 `yaml:"sample,omitempty"`
+}
+
+// LogConfig is the "log" part.
+type LogConfig struct {
+	// Level is debug, info, warn or error. Default info.
+	Level string `yaml:"level,omitempty"`
+	// Format is json or text. Default json.
+	Format string `yaml:"format,omitempty"`
+}
+
+// problem is one thing that is wrong with a configuration, at its place.
+type problem struct {
+	path    string // YAML path without "$.", as "grants.deploy.policy"
+	message string
+	warning bool // a finding: it works, and somebody should think about it
+}
+
+// configErrors are all problems of one file, in the file's order.
+type configErrors struct {
+	file     string
+	problems []string
+}
+
+func (e *configErrors) Error() string {
+	return fmt.Sprintf("the configuration %s can't be used:\n  %s", e.file, strings.Join(e.problems, "\n  "))
+}
+
+const maxConfigBytes = 4 << 20
+
+// readConfig reads and checks a configuration file. The warnings are findings
+// that don't keep the broker from starting.
+func readConfig(name string) (*Config, []string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("can't read the configuration: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxConfigBytes+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("can't read the configuration: %w", err)
+	}
+	if len(data) > maxConfigBytes {
+		return nil, nil, fmt.Errorf("the configuration %s is over %d MiB", name, maxConfigBytes>>20)
+	}
+	return parseConfig(name, data)
+}
+
+func parseConfig(name string, data []byte) (*Config, []string, error) {
+	tree, err := yamlparser.ParseBytes(data, 0)
+	if err != nil {
+		return nil, nil, yamlError(name, err)
+	}
+	if len(tree.Docs) != 1 || tree.Docs[0].Body == nil {
+		return nil, nil, &configErrors{name, []string{"expected exactly one YAML document that isn't empty"}}
+	}
+	var c Config
+	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
+	if err := decoder.Decode(&c); err != nil {
+		return nil, nil, yamlError(name, err)
+	}
+	c.resolvePaths(filepath.Dir(name))
+	var failures configErrors
+	var warnings []string
+	for _, p := range c.check() {
+		text := place(name, tree, p.path) + ": " + p.path + " " + p.message
+		if p.warning {
+			warnings = append(warnings, text)
+		} else {
+			failures.problems = append(failures.problems, text)
+		}
+	}
+	if len(failures.problems) > 0 {
+		failures.file = name
+		sortByPlace(failures.problems)
+		return nil, warnings, &failures
+	}
+	sortByPlace(warnings)
+	return &c, warnings, nil
+}
+
+// yamlError turns the decoder's error into one line of ours with its place,
+// and the source line below it.
+func yamlError(name string, err error) error {
+	var located yaml.Error
+	if errors.As(err, &located) && located.GetToken() != nil {
+		at := located.GetToken().Position
+		message := strings.TrimSpace(located.GetMessage())
+		if strings.Contains(message, "unknown field") {
+			message += "; the keys that exist are in docs/operate.md and in docs/schema/config.schema.json"
+		}
+		return &configErrors{name, []string{fmt.Sprintf("%s:%d:%d: %s", name, at.Line, at.Column, message)}}
+	}
+	return &configErrors{name, []string{name + ": " + err.Error()}}
+}
+
+// place gives file:line:column of a path, or of the nearest parent that is
+// there when the path itself is what is missing.
+func place(name string, tree *yamlast.File, path string) string {
+	for path != "" {
+		if p, err := yaml.PathString("$." + quotePath(path)); err == nil {
+			if node, err := p.FilterFile(tree); err == nil && node != nil && node.GetToken() != nil {
+				at := node.GetToken().Position
+				return fmt.Sprintf("%s:%d:%d", name, at.Line, at.Column)
+			}
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			break
+		}
+		path = path[:i]
+	}
+	return name + ":1:1"
+}
+
+// quotePath quotes the parts of a path that YAML paths would read otherwise.
+func quotePath(path string) string {
+	parts := strings.Split(path, ".")
+	for i, p := range parts {
+		bare, index, _ := strings.Cut(p, "[")
+		if strings.ContainsAny(bare, "-/ :") {
+			bare = "'" + bare + "'"
+		}
+		if index != "" {
+			bare += "[" + index
+		}
+		parts[i] = bare
+	}
+	return strings.Join(parts, ".")
+}
+
+func sortByPlace(lines []string) {
+	line := func(s string) int {
+		parts := strings.SplitN(s, ":", 4)
+		if len(parts) < 3 {
+			return 0
+		}
+		n, _ := strconv.Atoi(parts[1])
+		return n
+	}
+	sort.SliceStable(lines, func(i, j int) bool { return line(lines[i]) < line(lines[j]) })
+}

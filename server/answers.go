@@ -1,0 +1,79 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/proviso-ci/proviso"
+)
+
+// answer is what a refusal becomes on the wire.
+type answer struct {
+	status int
+	oauth  string // RFC 6749 section 5.2, RFC 8693 section 2.2.2, RFC 9449 section 5
+}
+
+var (
+	badRequest  = answer{http.StatusBadRequest, "invalid_request"}
+	badTarget   = answer{http.StatusBadRequest, "invalid_target"}
+	badScope    = answer{http.StatusBadRequest, "invalid_scope"}
+	badProof    = answer{http.StatusBadRequest, "invalid_dpop_proof"}
+	badDetails  = answer{http.StatusBadRequest, "invalid_authorization_details"}
+	badClient   = answer{http.StatusUnauthorized, "invalid_client"}
+	serverError = answer{http.StatusServiceUnavailable, "server_error"}
+)
+
+// answers is the one place where a code becomes a status and an OAuth error.
+// What a job showed or asked, also when policy refuses it, is invalid_request
+// (RFC 8693 section 2.2.2) and needs no row; the rows are the exceptions.
+var answers = map[proviso.Code]answer{
+	proviso.CodeTargetMissing:  badTarget,
+	proviso.CodeTargetMultiple: badTarget,
+	proviso.CodeTargetUnknown:  badTarget,
+
+	proviso.CodeScopeNotAllowed: badScope,
+	proviso.CodeDPoPProof:       badProof,
+	proviso.CodeDPoPNonce:       {http.StatusBadRequest, "use_dpop_nonce"},
+
+	proviso.CodeGrantUnsupported: {http.StatusBadRequest, "unsupported_grant_type"},
+	proviso.CodeContextMalformed: badDetails,
+
+	proviso.CodeMethod:           {http.StatusMethodNotAllowed, "invalid_request"},
+	proviso.CodeContentType:      {http.StatusUnsupportedMediaType, "invalid_request"},
+	proviso.CodeContentEncoding:  {http.StatusUnsupportedMediaType, "invalid_request"},
+	proviso.CodeLimitsBodySize:   {http.StatusRequestEntityTooLarge, "invalid_request"},
+	proviso.CodeLimitsHeaderSize: {http.StatusRequestHeaderFieldsTooLarge, "invalid_request"},
+	proviso.CodeTimeoutBody:      {http.StatusRequestTimeout, "invalid_request"},
+	proviso.CodeHost:             {http.StatusMisdirectedRequest, "invalid_request"},
+	proviso.CodeRateLimited:      {http.StatusTooManyRequests, "rate_limited"},
+
+	proviso.CodeClientAuthUnsupported: badClient,
+
+	proviso.CodeAuditUnavailable:        serverError,
+	proviso.CodeDiscoveryIssuerMismatch: serverError,
+	proviso.CodeDiscoveryMalformed:      serverError,
+	proviso.CodeDiscoveryRedirect:       serverError,
+	proviso.CodeDiscoveryTLS:            serverError,
+	proviso.CodeDiscoveryUnavailable:    serverError,
+	proviso.CodeJWKSDuplicateKID:        serverError,
+	proviso.CodeJWKSKeyRejected:         serverError,
+	proviso.CodeJWKSPrivateKey:          serverError,
+	proviso.CodeJWKSStale:               serverError,
+	proviso.CodeJWKSTooManyKeys:         serverError,
+	proviso.CodeJWKSURINotAllowed:       serverError,
+	proviso.CodeIssuerQuarantined:       serverError,
+	proviso.CodeOverloaded:              serverError,
+	proviso.CodePolicyError:             serverError,
+	proviso.CodePolicyMissing:           serverError,
+	proviso.CodePolicyResultType:        serverError,
+	proviso.CodePolicyTimeout:           serverError,
+	proviso.CodeReplayStore:             serverError,
+	proviso.CodeCredentialFault:         serverError,
+	proviso.CodeInternal:                serverError,
+}
+
+func answerFor(code proviso.Code) answer {
+	if a, ok := answers[code]; ok {
+		return a
+	}
+	return badRequest
+}

@@ -1,0 +1,91 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/proviso-ci/proviso"
+)
+
+// discoveryDocument is the metadata of RFC 8414, which is at the same time what
+// OpenID Connect Discovery asks for: a cloud, Vault, Kubernetes or a stock OIDC
+// library finds the keys with it and needs nothing of Proviso's own.
+func (s *Server) discoveryDocument() []byte {
+	url := s.config.URL
+	doc := map[string]any{
+		"issuer":                                     url,
+		"jwks_uri":                                   url + "/jwks",
+		"token_endpoint":                             url + "/token",
+		"grant_types_supported":                      []string{proviso.GrantTypeTokenExchange},
+		"token_endpoint_auth_methods_supported":      []string{"none"},
+		"authorization_details_types_supported":      []string{proviso.IntentType},
+		"dpop_signing_alg_values_supported":          []string{"ES256", "ES384", "EdDSA", "RS256", "PS256"},
+		"tls_client_certificate_bound_access_tokens": s.config.TLS != TLS{},
+		// Required by OpenID Connect Discovery, although nobody logs in here.
+		"response_types_supported":              []string{"none"},
+		"subject_types_supported":               []string{"public"},
+		"id_token_signing_alg_values_supported": s.parts.Algorithms,
+		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "act", "cnf",
+			"authorization_details", "proviso"},
+	}
+	data, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		panic(err) // strings and booleans only
+	}
+	return append(data, '\n')
+}
+
+func (s *Server) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Cache-Control", "public, max-age=3600")
+	writeJSON(w, http.StatusOK, s.discovery)
+}
+
+func (s *Server) serveJWKS(w http.ResponseWriter, _ *http.Request) {
+	body, maxAge := s.parts.JWKS()
+	w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(maxAge.Seconds())))
+	writeJSON(w, http.StatusOK, body)
+}
+
+func (s *Server) serveCA(w http.ResponseWriter, r *http.Request) {
+	if s.parts.CA == nil {
+		s.notFound(w, r)
+		return
+	}
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Set("Content-Type", "application/pem-certificate-chain")
+	_, _ = w.Write(s.parts.CA()) // a caller that went away
+}
+
+// readyz says whether a request would be worked on now.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	select {
+	case <-s.draining:
+		writeText(w, http.StatusServiceUnavailable, "draining\n")
+		return
+	default:
+	}
+	if err := s.parts.Ready(); err != nil {
+		s.parts.Logger.Warn("not ready", "error", err)
+		writeText(w, http.StatusServiceUnavailable, "not ready: the broker's log says why\n")
+		return
+	}
+	writeText(w, http.StatusOK, "ready\n")
+}
+
+func (s *Server) notFound(w http.ResponseWriter, _ *http.Request) {
+	writeText(w, http.StatusNotFound, "not found: credentials are asked for with POST /token\n")
+}
+
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header()["Content-Type"] = typeJSON
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a caller that went away
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header()["Cache-Control"] = noStore
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // a caller that went away
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/broker"
+	"github.com/proviso-ci/proviso/internal/document"
+	"github.com/proviso-ci/proviso/runner"
+)
+
+// token is the only door to a credential.
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+	begun := time.Now()
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		s.refuse(w, begun, requestRefusal(proviso.CodeOverloaded, "the broker works on as many requests as it may; try again in a second"))
+		return
+	}
+	s.parts.Metrics.inFlight.Inc()
+	defer s.parts.Metrics.inFlight.Dec()
+	ctx, cancel := context.WithTimeout(r.Context(), s.config.Limits.RequestTime)
+	defer cancel()
+
+	req, err := s.readRequest(r)
+	if err != nil {
+		s.refuse(w, begun, err)
+		return
+	}
+	issued, err := s.parts.Broker.Exchange(ctx, req)
+	if err != nil {
+		s.refuse(w, begun, err)
+		return
+	}
+	s.parts.Metrics.granted(req.Grant, time.Since(begun))
+	w.Header()["Cache-Control"] = noStore
+	writeJSON(w, http.StatusOK, appendAnswer(make([]byte, 0, 8<<10), issued, time.Now()))
+}
+
+// readRequest reads what is declared and shown. The handshake has proved that
+// the caller holds the key of its TLS client certificate; nothing else is
+// proved yet.
+func (s *Server) readRequest(r *http.Request) (broker.Request, error) {
+	if r.Header.Get("Authorization") != "" {
+		return broker.Request{}, requestRefusal(proviso.CodeClientAuthUnsupported,
+			"this endpoint knows its callers by the job's token in subject_token; send no Authorization header")
+	}
+	f, err := readForm(r)
+	if err != nil {
+		return broker.Request{}, err
+	}
+	req := broker.Request{
+		SubjectToken: f.subjectToken, Grant: f.grant, Scope: f.scope, Intent: f.intent,
+		RequestedType: f.requestedType, CSR: []byte(f.csr), URL: s.config.URL + "/token",
+		Evidence: runner.Evidence{JWTSVID: f.actorToken},
+	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		req.Evidence.Certificates = r.TLS.PeerCertificates
+	}
+	proofs := r.Header.Values("DPoP")
+	if len(proofs) > 1 {
+		return broker.Request{}, requestRefusal(proviso.CodeDPoPProof, "a request carries one DPoP proof, this one has %d", len(proofs))
+	}
+	if len(proofs) == 1 {
+		req.Proof = proofs[0]
+	}
+	return req, nil
+}
+
+// refuse writes a "no". The cause in Refusal.Err is for the log, never for here.
+func (s *Server) refuse(w http.ResponseWriter, begun time.Time, err error) {
+	refusal := proviso.AsRefusal(err, proviso.StageRequest, proviso.CodeInternal)
+	var decision, grant string
+	var out *broker.Refused
+	if errors.As(err, &out) {
+		decision, grant = out.Decision, out.Grant
+	}
+	s.parts.Metrics.refused(grant, refusal.Stage, refusal.Code, time.Since(begun))
+	a := answerFor(refusal.Code)
+	body, _ := json.Marshal(proviso.TokenError{
+		Error: a.oauth, Description: refusal.Public, Decision: decision,
+		Stage: refusal.Stage, Code: refusal.Code, Reasons: refusal.Reasons,
+	})
+	h := w.Header()
+	h["Cache-Control"] = noStore
+	if refusal.Code == proviso.CodeDPoPNonce {
+		h.Set("DPoP-Nonce", s.parts.Proofs.Nonce())
+	}
+	switch a.status {
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", http.MethodPost)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", "1")
+		}
+	}
+	writeJSON(w, a.status, append(body, '\n'))
+}
+
+// appendAnswer writes the answer of RFC 8693 section 2.2.1. It is written by
+// hand because it is the one body on the hot path; a test holds it equal to
+// proviso.TokenResponse.
+func appendAnswer(b []byte, issued *broker.Issued, now time.Time) []byte {
+	c := issued.Credential
+	b = append(b, `{"access_token":`...)
+	b = document.AppendString(b, c.Reveal())
+	b = append(b, `,"issued_token_type":`...)
+	b = document.AppendString(b, c.IssuedTokenType)
+	b = append(b, `,"token_type":`...)
+	b = document.AppendString(b, c.TokenType)
+	b = append(b, `,"expires_in":`...)
+	b = strconv.AppendInt(b, c.ExpiresIn(now), 10)
+	if len(c.Scope) > 0 {
+		b = append(b, `,"scope":`...)
+		b = document.AppendString(b, strings.Join(c.Scope, " "))
+	}
+	if !c.Details.IsAbsent() {
+		b = append(b, `,"authorization_details":`...)
+		b = document.AppendCanonical(b, c.Details)
+	}
+	b = append(b, `,"proviso":{"decision":`...)
+	b = document.AppendString(b, issued.Decision)
+	b = append(b, `,"receipt":`...)
+	b = issued.Receipt.AppendJSON(b)
+	b = append(b, `,"credential":{"kind":`...)
+	b = document.AppendString(b, c.Info.Kind)
+	b = append(b, `,"id":`...)
+	b = document.AppendString(b, c.Info.ID)
+	if c.Info.Audience != "" {
+		b = append(b, `,"audience":`...)
+		b = document.AppendString(b, c.Info.Audience)
+	}
+	b = append(b, `,"expires":`...)
+	b = strconv.AppendInt(b, c.Info.Expires, 10)
+	return append(b, "}}}\n"...)
+}
