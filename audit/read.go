@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	proviso "github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/internal/document"
 	"github.com/proviso-ci/proviso/store"
 	"golang.org/x/mod/sumdb/tlog"
@@ -22,7 +23,7 @@ func eachEntry(ctx context.Context, db *store.DB, from, to int64, visit func(ind
 			return fmt.Errorf("the log can't be read: %w", err)
 		}
 		if len(batches) == 0 || batches[len(batches)-1].Size <= next {
-			return found("truncated", next, "the log ends before this entry")
+			return found(proviso.CodeTruncated, next, "the log ends before this entry")
 		}
 		for _, b := range batches {
 			if next, err = eachOf(b, next, to, visit); err != nil {
@@ -36,17 +37,20 @@ func eachEntry(ctx context.Context, db *store.DB, from, to int64, visit func(ind
 // eachOf visits the entries of one commit, beginning with index next.
 func eachOf(b store.Batch, next, to int64, visit func(index int64, entry []byte) error) (int64, error) {
 	if b.First > next {
-		return 0, found("chain_gap", next, "the entries %d to %d are missing", next, b.First-1)
+		return 0, found(proviso.CodeChainGap, next, "the entries %d to %d are missing", next, b.First-1)
 	}
 	if b.Size <= next {
-		return 0, found("chain_dup", b.First, "two commits claim to hold the entries %d to %d", b.First, b.Size-1)
+		return 0, found(proviso.CodeChainDup, b.First, "two commits claim to hold the entries %d to %d", b.First, b.Size-1)
+	}
+	if b.Damaged {
+		return 0, found(proviso.CodeEntryHash, b.First, "the entries %d to %d can't be unpacked: they were altered on the disk", b.First, b.Size-1)
 	}
 	rest := b.Entries
 	for index := b.First; index < b.Size; index++ {
 		var entry []byte
 		var err error
 		if entry, rest, err = nextEntry(rest); err != nil {
-			return 0, found("torn_tail", index, "the commit that holds entries %d to %d ends within this one", b.First, b.Size-1)
+			return 0, found(proviso.CodeTornTail, index, "the commit that holds entries %d to %d ends within this one", b.First, b.Size-1)
 		}
 		if index < next || index >= to {
 			continue
@@ -56,7 +60,7 @@ func eachOf(b store.Batch, next, to int64, visit func(index int64, entry []byte)
 		}
 	}
 	if len(rest) > 0 {
-		return 0, found("chain_dup", b.Size-1, "the commit that holds entries %d to %d holds more than these", b.First, b.Size-1)
+		return 0, found(proviso.CodeChainDup, b.Size-1, "the commit that holds entries %d to %d holds more than these", b.First, b.Size-1)
 	}
 	return max(next, b.Size), nil
 }
@@ -93,7 +97,7 @@ func readEdge(ctx context.Context, db *store.DB, size int64) (*edge, int64, erro
 				return nil, 0, err
 			}
 			if len(data) != r.width*hashSize {
-				return nil, 0, found("chain_gap", -1, "the hash tile %s is missing or too short", r.path())
+				return nil, 0, found(proviso.CodeChainGap, -1, "the hash tile %s is missing or too short", r.path())
 			}
 		}
 		e.load(level*tileHeight, n-int64(r.width), hashesOf(data))
@@ -101,7 +105,7 @@ func readEdge(ctx context.Context, db *store.DB, size int64) (*edge, int64, erro
 	e.seal()
 	v, err := document.Parse(last, entryLimits)
 	if err != nil {
-		return nil, 0, found("entry_hash", size-1, "the newest entry is not JSON")
+		return nil, 0, found(proviso.CodeEntryHash, size-1, "the newest entry is not JSON")
 	}
 	recorded, _ := v.Get("recorded").Integer()
 	return e, recorded, nil

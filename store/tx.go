@@ -24,6 +24,8 @@ type Batch struct {
 	Entries     []byte // each with its length before it
 	Note        []byte // the signed checkpoint of Size
 	Tiles       []Tile
+	// Damaged is set by Batches where the entries can't be unpacked.
+	Damaged bool
 }
 
 // Tile is one hash tile, as full as it is.
@@ -201,7 +203,7 @@ func (db *DB) LastBatch(ctx context.Context) (Batch, error) {
 
 // Batches reads whole commits in order, beginning with the one that holds entry
 // from, as many as have about maxBytes of entries, and at least one where there
-// is one. It keeps no transaction open, so a slow reader holds nobody up.
+// is one. If none holds from, it begins with the first behind it. It keeps no transaction open, so a slow reader holds nobody up.
 func (db *DB) Batches(ctx context.Context, from int64, maxBytes int) ([]Batch, error) {
 	rows, err := db.read.QueryContext(ctx, `SELECT first, size, note, entries FROM batch
 		WHERE first >= coalesce((SELECT max(first) FROM batch WHERE first <= ?1), ?1) ORDER BY first`, from)
@@ -215,8 +217,9 @@ func (db *DB) Batches(ctx context.Context, from int64, maxBytes int) ([]Batch, e
 		if err := rows.Scan(&b.First, &b.Size, &b.Note, &b.Entries); err != nil {
 			return nil, err
 		}
+		n += len(b.Entries)
 		if b.Entries, err = unpack(b.Entries); err != nil {
-			return nil, fmt.Errorf("the commit of entries %d to %d: %w", b.First, b.Size-1, err)
+			b.Entries, b.Damaged = nil, true
 		}
 		n += len(b.Entries)
 		out = append(out, b)
