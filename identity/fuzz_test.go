@@ -2,40 +2,32 @@ package identity
 
 import (
 	"encoding/json"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/proviso-ci/proviso/internal/document"
 )
 
-// FuzzClaims gives any JSON object, as if it were signed, to every platform's
-// rules. Whatever is taken must be harmless: every text of the identity has the
-// form of its class, the document is the struct's JSON, and a pull request has
-// no branch.
+// FuzzClaims edits each platform's example with any JSON object, as if the
+// result were signed, and applies the platform's rules. Whatever is taken must be
+// harmless: every text of the identity has the form of its class, the document
+// is the struct's JSON, and a pull request has no branch.
 func FuzzClaims(f *testing.F) {
 	v, names := allVerifier(f)
-	urls := map[string]string{}
+	examples, urls := map[string]document.Value{}, map[string]string{}
 	for _, name := range names {
-		urls[name] = confs()[name].URL
+		urls[name], examples[name] = confs()[name].URL, documentOf(f, example(f, name))
+		f.Add(name, []byte(`{}`))
 		f.Add(name, example(f, name).json(f))
 	}
-	files, _ := filepath.Glob("testdata/claims/*.json")
-	for _, file := range files {
-		base := strings.TrimSuffix(filepath.Base(file), ".json")
-		for _, name := range names {
-			if strings.HasPrefix(base, name) {
-				f.Add(name, payload(f, base).json(f))
-			}
-		}
+	for _, fx := range fixtures {
+		f.Add(fx.platform, payload(f, fx.file).with(fx.edit...).json(f))
 	}
-	f.Fuzz(func(t *testing.T, platform string, claims []byte) {
-		url, known := urls[platform]
-		doc, err := document.Parse(claims, document.Limits{})
-		if !known || err != nil || doc.Kind() != document.Object {
+	f.Fuzz(func(t *testing.T, platform string, edits []byte) {
+		doc, err := document.Parse(edits, document.Limits{})
+		if urls[platform] == "" || err != nil || doc.Kind() != document.Object {
 			return
 		}
-		job, err := admitted(t, v, url, doc)
+		job, err := admitted(t, v, urls[platform], examples[platform].With(doc.Fields()...))
 		if err != nil {
 			codeOf(t, job, err)
 			return

@@ -120,61 +120,67 @@ func (r PlatformRunner) IsZero() bool { return r == PlatformRunner{} }
 // Document gives the identity as it stands in input.identity: the same as the
 // struct's JSON. The raw claims are not in it.
 func (id *Identity) Document() document.Value {
-	text, m := document.StringOf, document.Member
-	return document.ObjectOf( // in canonical order, so that nothing is sorted
-		m("actor", text(id.Actor)),
-		m("actor_id", text(id.ActorID)),
-		m("audience", text(id.Audience)),
-		m("branch", text(id.Branch)),
-		m("commit", text(id.Commit)),
-		m("environment", text(id.Environment)),
-		m("event", text(id.Event)),
-		m("issuer", text(id.Issuer)),
-		m("job_id", text(id.JobID)),
-		m("job_workflow", text(id.JobWorkflow)),
-		m("kind", text(id.Kind)),
-		m("owner_id", text(id.OwnerID)),
-		m("platform", text(id.Platform)),
-		m("platform_runner", id.PlatformRunner.document()),
-		m("protected", boolOf(id.Protected)),
-		m("pull_request", boolOf(id.PullRequest)),
-		m("ref", text(id.Ref)),
-		m("ref_type", text(id.RefType)),
-		m("repository", text(id.Repository)),
-		m("repository_id", text(id.RepositoryID)),
-		m("role", text(id.Role)),
-		m("run_attempt", countOf(id.RunAttempt)),
-		m("run_id", text(id.RunID)),
-		m("subject", text(id.Subject)),
-		m("tag", text(id.Tag)),
-		m("tenant", text(id.Tenant)),
-		m("workflow", text(id.Workflow)),
-		m("workflow_id", text(id.WorkflowID)),
-	)
+	// In canonical order and without what is absent, so that nothing is moved.
+	d := members{make([]document.Field, 0, 28)}
+	d.text("actor", id.Actor)
+	d.text("actor_id", id.ActorID)
+	d.text("audience", id.Audience)
+	d.text("branch", id.Branch)
+	d.text("commit", id.Commit)
+	d.text("environment", id.Environment)
+	d.text("event", id.Event)
+	d.text("issuer", id.Issuer)
+	d.text("job_id", id.JobID)
+	d.text("job_workflow", id.JobWorkflow)
+	d.text("kind", id.Kind)
+	d.text("owner_id", id.OwnerID)
+	d.text("platform", id.Platform)
+	if !id.PlatformRunner.IsZero() {
+		d.add("platform_runner", id.PlatformRunner.document())
+	}
+	d.truth("protected", id.Protected)
+	d.truth("pull_request", id.PullRequest)
+	d.text("ref", id.Ref)
+	d.text("ref_type", id.RefType)
+	d.text("repository", id.Repository)
+	d.text("repository_id", id.RepositoryID)
+	d.text("role", id.Role)
+	if id.RunAttempt != 0 {
+		d.add("run_attempt", document.IntOf(int64(id.RunAttempt)))
+	}
+	d.text("run_id", id.RunID)
+	d.text("subject", id.Subject)
+	d.text("tag", id.Tag)
+	d.text("tenant", id.Tenant)
+	d.text("workflow", id.Workflow)
+	d.text("workflow_id", id.WorkflowID)
+	return document.ObjectOf(d.fields...)
 }
 
 func (r PlatformRunner) document() document.Value {
-	if r.IsZero() {
-		return document.Value{}
-	}
-	return document.ObjectOf(
-		document.Member("cluster", document.StringOf(r.Cluster)),
-		document.Member("environment", document.StringOf(r.Environment)),
-		document.Member("id", document.StringOf(r.ID)),
-		document.Member("queue", document.StringOf(r.Queue)),
-	)
+	d := members{make([]document.Field, 0, 4)}
+	d.text("cluster", r.Cluster)
+	d.text("environment", r.Environment)
+	d.text("id", r.ID)
+	d.text("queue", r.Queue)
+	return document.ObjectOf(d.fields...)
 }
 
-func boolOf(b *bool) document.Value {
-	if b == nil {
-		return document.Value{}
-	}
-	return document.BoolOf(*b)
+// members collects what is there of an object.
+type members struct{ fields []document.Field }
+
+func (m *members) add(name string, v document.Value) {
+	m.fields = append(m.fields, document.Member(name, v))
 }
 
-func countOf(n int) document.Value {
-	if n == 0 {
-		return document.Value{}
+func (m *members) text(name, s string) {
+	if s != "" {
+		m.add(name, document.StringOf(s))
 	}
-	return document.IntOf(int64(n))
+}
+
+func (m *members) truth(name string, b *bool) {
+	if b != nil {
+		m.add(name, document.BoolOf(*b))
+	}
 }

@@ -193,7 +193,7 @@ var codefresh = platform{
 	pins:    []string{"account_id", "pipeline_id"},
 	audience: audienceRule{
 		fixed: func(string) string { return "https://g.codefresh.io" },
-		ask:   "use the obtain-oidc-id-token step; where your Codefresh lets it take an audience, give it AUDIENCE and set audience in the issuer's configuration",
+		ask:   "get it from the obtain-oidc-id-token step, for the audience AUDIENCE",
 	},
 	job:        []string{"workflow_id"},
 	replay:     ReplayToken,

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -319,14 +320,13 @@ func (i *issuer) checkReplay(c *claims, j *job) {
 
 // keyOf hashes parts so that no two lists of parts give one text.
 func keyOf(parts ...string) [32]byte {
-	h := sha256.New()
+	buf := make([]byte, 0, 512)
 	for _, p := range parts {
-		fmt.Fprintf(h, "%d:", len(p))
-		h.Write([]byte(p))
+		buf = strconv.AppendInt(buf, int64(len(p)), 10)
+		buf = append(buf, ':')
+		buf = append(buf, p...)
 	}
-	var key [32]byte
-	h.Sum(key[:0])
-	return key
+	return sha256.Sum256(buf)
 }
 
 func (j *job) tokenHash() string { return hex.EncodeToString(j.hash[:]) }
