@@ -131,7 +131,7 @@ func checkTemplates(cfg Config, bad func(path, text string, args ...any)) {
 			bad(".region", "is fixed, and %q names {region} too", text)
 		}
 		for _, name := range names {
-			if t.has(name) {
+			if t.has(name) && name != "id" && name != "region" {
 				bad(".attributes."+name, "is fixed, and %q names {%s} too", text, name)
 			}
 		}

@@ -80,6 +80,10 @@ func fromJOSE(err error) error {
 // subject reads sub as a SPIFFE ID that names a workload.
 func subject(claims document.Value) (spiffeid.ID, error) {
 	text, _ := claims.Get("sub").Text()
+	return parseSubject(text)
+}
+
+func parseSubject(text string) (spiffeid.ID, error) {
 	id, err := spiffeid.FromString(text)
 	if err != nil || len(text) > maxID {
 		return spiffeid.ID{}, refuse(proviso.CodeSubInvalid, "the JWT-SVID's sub is no SPIFFE ID").Because(err)

@@ -157,7 +157,7 @@ func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (R
 		return Runner{}, nil
 	}
 	if err := ctx.Err(); err != nil {
-		return Runner{}, proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeSVIDInvalid)
+		return Runner{}, proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeInternal)
 	}
 	now := v.now()
 	var all []attested
