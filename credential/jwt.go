@@ -191,8 +191,13 @@ func defaultSubject(v values) (string, error) {
 }
 
 func (o *jwtOffer) mint(_ context.Context, t *audit.Terms, _ Material) (Credential, error) {
-	if t.Audience != o.cfg.Audience {
-		return Credential{}, mismatch("the recorded audience is not this grant's")
+	if t.Audience != o.cfg.Audience || len(t.Names) > 0 || t.KeyHash != "" || t.CSRHash != "" {
+		return Credential{}, mismatch("the recorded terms are not those of this grant's token")
+	}
+	for _, s := range t.Scope {
+		if !slices.Contains(o.cfg.Scope, s) {
+			return Credential{}, mismatch("the recorded scope is beyond this grant's")
+		}
 	}
 	signer, err := o.m.opt.Keys.Signer(o.alg)
 	if err != nil {
