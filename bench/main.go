@@ -28,10 +28,18 @@ import (
 func main() {
 	proviso := flag.String("proviso", "bin/proviso", "the binary to measure")
 	seconds := flag.Int("seconds", 5, "how long each load runs")
+	profile := flag.String("profile", "", "also write a CPU profile of the broker under load to this file, and end there")
 	child := flag.String("child", "", "internal: run as this child process")
 	flag.Parse()
 	if *child == "noop" {
 		serveNothing()
+		return
+	}
+	if *profile != "" {
+		if err := profileBroker(context.Background(), *proviso, *profile, time.Duration(*seconds)*time.Second); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
 		return
 	}
 	ok, err := run(context.Background(), *proviso, time.Duration(*seconds)*time.Second)
@@ -108,4 +116,28 @@ func run(ctx context.Context, proviso string, d time.Duration) (bool, error) {
 		fmt.Println("\nevery claim holds")
 	}
 	return c.failed == 0, nil
+}
+
+// profileBroker drives a broker and fetches its CPU profile meanwhile.
+func profileBroker(ctx context.Context, proviso, file string, d time.Duration) error {
+	world, err := newWorld(ctx, proviso)
+	if err != nil {
+		return err
+	}
+	defer world.close()
+	if world.operations, err = freeAddress(); err != nil {
+		return err
+	}
+	fetched := make(chan error, 1)
+	world.loaded = func() {
+		go func() {
+			fetched <- download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", world.operations, int(d.Seconds())-1), file)
+		}()
+	}
+	o, err := world.load(ctx, shape{grants: 10}, d)
+	if err != nil {
+		return err
+	}
+	o.print()
+	return <-fetched
 }

@@ -27,6 +27,10 @@ type world struct {
 	// load starts a broker with an empty store, so they can be used again.
 	requests [][]byte
 	address  string
+	// operations is the address of the operations listener, empty for none, and
+	// loaded is called when a broker is about to be driven.
+	operations string
+	loaded     func()
 }
 
 // tokensMade bounds how many exchanges a load can have. Signing them takes
@@ -124,6 +128,7 @@ func (w *world) configure(s shape) (string, error) {
 	fmt.Fprintf(&c, `server:
   listen: %[1]s
   url: http://%[1]s
+  operations: "%[3]s"
   limits: {issuer_rate: 1000000}
 store: data
 log: {level: error}
@@ -139,7 +144,7 @@ issuers:
     max_age: 1h
 policy: {dir: policy, zone: UTC}
 grants:
-`, w.address, w.issuer.URL())
+`, w.address, w.issuer.URL(), w.operations)
 	for i := range s.grants {
 		fmt.Fprintf(&c, "  grant-%[1]d: {resource: {service: shipping, environment: production, tenant: acme}, policy: guard%[1]d, runner: none, credential: {kind: jwt, audience: \"https://deploy.example\", scope: [deploy]}}\n", i)
 		name := filepath.Join(policies, fmt.Sprintf("guard%d.rego", i))
@@ -174,6 +179,9 @@ func (w *world) load(ctx context.Context, s shape, d time.Duration) (outcome, er
 	}, d); err != nil {
 		return outcome{}, err
 	}
+	if w.loaded != nil {
+		w.loaded()
+	}
 	o, err := drive(ctx, cmd.Process.Pid, w.address, next, d)
 	o.start = started
 	return o, err
@@ -206,4 +214,23 @@ func serveNothing() {
 	if !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintln(os.Stderr, err)
 	}
+}
+
+// download fetches a URL into a file.
+func download(ctx context.Context, url, file string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, resp.Body)
+	return errors.Join(err, f.Close())
 }

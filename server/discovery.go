@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/proviso-ci/proviso"
 )
@@ -78,7 +79,9 @@ func (s *Server) notFound(w http.ResponseWriter, _ *http.Request) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, body []byte) {
-	w.Header()["Content-Type"] = typeJSON
+	h := w.Header()
+	h["Content-Type"] = typeJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))} // else a body over 2 KiB is sent in chunks
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a caller that went away
 }
