@@ -44,7 +44,7 @@ func checkAll(confs []IssuerConfig, audience string) (out []*issuer, problems, f
 	}
 	names, urls := map[string]int{}, map[string]int{}
 	for i, conf := range confs {
-		c := &checker{conf: conf, path: fmt.Sprintf("issuers[%d]", i), out: &issuer{broker: audience}}
+		c := &checker{conf: conf, path: fmt.Sprintf("issuers[%d]", i), out: &issuer{broker: audience, conf: conf}}
 		c.check()
 		if first, dup := names[conf.Name]; dup {
 			c.problem(proviso.CodeConfigDuplicateIssuer, "name", "issuers[%d] has the name %s already; give each its own", first, quoted(conf.Name))
@@ -73,12 +73,7 @@ func (c *checker) finding(field, message string, args ...any) {
 	c.findings = append(c.findings, Problem{c.at(field), CodeConfigIssuer, fmt.Sprintf(message, args...)})
 }
 
-func (c *checker) at(field string) string {
-	if field == "" {
-		return c.path
-	}
-	return c.path + "." + field
-}
+func (c *checker) at(field string) string { return c.path + "." + field }
 
 func (c *checker) check() {
 	if !isName(c.conf.Name) {
@@ -121,7 +116,7 @@ func (c *checker) checkURL() {
 		c.problem(proviso.CodeConfigIssuerURL, "url", "an issuer's keys must not travel over plain HTTP; write https://")
 		return
 	}
-	known := false
+	var known bool
 	if c.tenancy, known = c.row.tenancyOf("https" + strings.TrimPrefix(raw, u.Scheme)); !known {
 		// An imitation on this machine, for tests and demonstrations: it may have
 		// any form, and is held to the strictest rules of the platform.

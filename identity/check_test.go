@@ -123,6 +123,15 @@ func TestSoundConfigurations(t *testing.T) {
 	if len(problems) > 0 {
 		t.Errorf("all together: %v", problems)
 	}
+	v, err := New(slices.Collect(maps.Values(confs())), Options{Audience: broker})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	// The line that the documentation shows for an own instance.
+	if problems, _ := Check([]IssuerConfig{{Name: "ghes", Platform: "github", URL: "https://ghes.acme.example/_services/token", AllowPrivate: true}}, broker); len(problems) > 0 {
+		t.Error(problems)
+	}
 }
 
 func TestOneBrokerManyIssuers(t *testing.T) {
@@ -316,7 +325,7 @@ func TestAlgorithms(t *testing.T) {
 	v := newVerifier(t, conf)
 	job, err := verify(t, v, example(t, "github"))
 	wantCode(t, job, err, proviso.CodeJWTAlgNotAllowed)
-	if !strings.Contains(err.(*proviso.Refusal).Public, "RS256; from this issuer only ES256 or PS256 is taken") {
+	if !strings.Contains(public(err), "RS256; from this issuer only ES256 or PS256 is taken") {
 		t.Error(err)
 	}
 }

@@ -74,8 +74,9 @@ func (c class) takes(s string) bool {
 		return isHash(s)
 	case word:
 		return consists(s, "._-")
+	default: // flag and number look at truth and count
+		return false
 	}
-	return true
 }
 
 // consists reports whether s has only ASCII letters, digits and others.
@@ -256,9 +257,11 @@ func (c *claims) value(name claimName, cl class) string {
 		if n, _ := v.Integer(); cl == ident && n >= 0 {
 			return strconv.FormatInt(n, 10)
 		}
+		fallthrough
+	default:
+		c.wrongType(name, v, cl)
+		return ""
 	}
-	c.wrongType(name, v, cl)
-	return ""
 }
 
 func (c *claims) wrongType(name claimName, v document.Value, cl class) {
@@ -364,8 +367,9 @@ func scalar(v document.Value) (s string, ok bool) {
 	case document.Bool:
 		b, _ := v.Truth()
 		return strconv.FormatBool(b), true
+	default:
+		return "", false
 	}
-	return "", false
 }
 
 // quote shows a value of the verified payload to people: bounded, on one line,
@@ -384,8 +388,9 @@ func quote(v document.Value) string {
 		return "a number with a fraction"
 	case document.Absent:
 		return "absent"
+	default:
+		return "a JSON " + v.Kind().String()
 	}
-	return "a JSON " + v.Kind().String()
 }
 
 func quoted(s string) string {

@@ -210,6 +210,9 @@ func codeOf(t testing.TB, job Job, err error) proviso.Code {
 	return r.Code
 }
 
+// public is what the caller is told.
+func public(err error) string { return proviso.AsRefusal(err, "", "").Public }
+
 func wantCode(t testing.TB, job Job, err error, want proviso.Code) {
 	t.Helper()
 	if got := codeOf(t, job, err); got != want {

@@ -155,6 +155,38 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
+// TestTranscription: the payloads are those of the shared collection, where that
+// is at hand.
+func TestTranscription(t *testing.T) {
+	shared := os.Getenv("PROVISO_SHARED")
+	if shared == "" {
+		shared = filepath.Join("..", "..", "shared")
+	}
+	if _, err := os.Stat(filepath.Join(shared, "claims")); err != nil {
+		if os.Getenv("PROVISO_REQUIRE_SHARED") == "1" {
+			t.Fatal(err)
+		}
+		t.Log("the shared collection of payloads is not here, so nothing was compared")
+		return
+	}
+	for _, pattern := range []string{"claims/*.json", "claims/variants/*.json"} {
+		files, err := filepath.Glob(filepath.Join(shared, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(filepath.Join("testdata", "claims", filepath.Base(file)))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s is not what testdata has (%v)", filepath.Base(file), err)
+			}
+		}
+	}
+}
+
 func golden(t *testing.T, name string, job Job) {
 	t.Helper()
 	id := job.Identity()

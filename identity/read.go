@@ -16,6 +16,7 @@ import (
 type issuer struct {
 	name, url, role, broker string
 
+	conf        IssuerConfig // as it was written
 	row         *platform
 	fields      []field
 	job         []claimName
@@ -137,14 +138,13 @@ func (c *claims) fill(id *Identity, f *field) {
 		} else {
 			id.PullRequest = b
 		}
-		return
 	case count:
 		id.RunAttempt = c.number(f.claim)
-		return
-	}
-	s := c.value(f.claim, f.class)
-	if slot := id.slot(f.to); *slot == "" {
-		*slot = s
+	default:
+		s := c.value(f.claim, f.class)
+		if slot := id.slot(f.to); *slot == "" {
+			*slot = s
+		}
 	}
 }
 

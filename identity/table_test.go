@@ -95,6 +95,8 @@ func fill(v reflect.Value, path string) {
 			f.Set(reflect.ValueOf(new(bool)))
 		case reflect.Struct:
 			fill(f, name)
+		default:
+			panic("what to put into " + name)
 		}
 	}
 }

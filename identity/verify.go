@@ -67,7 +67,7 @@ func New(confs []IssuerConfig, o Options) (*Verifier, error) {
 		v.now = time.Now
 	}
 	for n, i := range issuers {
-		if err := i.openKeys(confs[n], o); err != nil {
+		if err := i.openKeys(i.conf, o); err != nil {
 			v.Close()
 			return nil, Problems{{fmt.Sprintf("issuers[%d]", n), CodeConfigIssuer, err.Error()}}
 		}
