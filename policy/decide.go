@@ -30,7 +30,7 @@ type Policy struct {
 
 	needs  facts.Needs
 	picker *picker
-	guards []guard
+	guards []string    // see guard.go
 	rules  []*ast.Rule // allow, as written, for explanations
 }
 
@@ -126,7 +126,7 @@ func (p *Policy) evaluate(ctx context.Context, input document.Value, absent []fa
 	if !d.allowed() {
 		return d
 	}
-	if d.unsafe = p.unguarded(absent); len(d.unsafe) > 0 || p.limits == nil {
+	if d.unsafe = p.unguarded(input, absent); len(d.unsafe) > 0 || p.limits == nil {
 		return d
 	}
 	v, no := ev.ask(p.limits, "limits")

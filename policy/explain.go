@@ -70,6 +70,7 @@ type finding struct {
 	publicWanted string
 	foreign      bool
 	chain        []string // helper rules, innermost first
+	absent       bool     // the value at path is not there
 	loc          *ast.Location
 }
 
@@ -155,6 +156,7 @@ func (x *explainer) ways() []way {
 	}
 	for i := range out {
 		out[i].title = ruleTitle(out[i].rule)
+		out[i].failed = x.oneAbsence(out[i].failed)
 		out[i].foreign = slices.ContainsFunc(out[i].failed, func(f finding) bool { return f.foreign })
 	}
 	slices.SortStableFunc(out, func(a, b way) int {
@@ -169,6 +171,31 @@ func (x *explainer) ways() []way {
 		}
 		return b.held - a.held
 	})
+	return out
+}
+
+// oneAbsence tells once that a value is absent on which several conditions of
+// a way rest, with all that is wanted of it.
+func (x *explainer) oneAbsence(failed []finding) []finding {
+	var out []finding
+	for _, f := range failed {
+		i := slices.IndexFunc(out, func(g finding) bool { return g.absent && f.absent && g.path == f.path && g.path != "" })
+		if i < 0 {
+			out = append(out, f)
+			continue
+		}
+		first := &out[i]
+		switch {
+		case f.wanted == "" || f.wanted == "a value" || f.wanted == first.wanted:
+			continue
+		case first.wanted == "" || first.wanted == "a value":
+			first.wanted = f.wanted
+		default:
+			first.wanted += " and " + f.wanted
+		}
+		text, _, _ := strings.Cut(first.message, "; policy wants ")
+		first.message = text + "; policy wants " + first.wanted
+	}
 	return out
 }
 
@@ -200,7 +227,13 @@ func (e explanation) reasons(public bool) []proviso.Reason {
 			rule = fmt.Sprintf("%s (way %d of %d)", rule, i+1, len(ways))
 		}
 		for _, f := range w.failed {
-			out = append(out, f.reason(rule, public))
+			r := f.reason(rule, public)
+			// A helper that two conditions use fails once, not twice.
+			if !slices.ContainsFunc(out, func(q proviso.Reason) bool {
+				return wayOf(q.Rule) == rule && q.Message == r.Message && q.File == r.File && q.Line == r.Line
+			}) {
+				out = append(out, r)
+			}
 		}
 	}
 	if len(out) > explainReasons {

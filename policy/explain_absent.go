@@ -12,7 +12,7 @@ import (
 
 // absence explains a condition on a value of the input that isn't there.
 func (x *explainer) absence(o operand, wanted string, _ *scope, loc *ast.Location) finding {
-	f := finding{loc: loc, path: o.path, wanted: wanted}
+	f := finding{loc: loc, path: o.path, wanted: wanted, absent: true}
 	if o.path == "" {
 		f.message = o.label + " has no value"
 	} else {
@@ -22,6 +22,28 @@ func (x *explainer) absence(o operand, wanted string, _ *scope, loc *ast.Locatio
 		f.message += "; policy wants " + wanted
 	}
 	return f
+}
+
+// missing explains a reference into the input that leads to nothing: the first
+// part that is absent, or a list with nothing in it.
+func (x *explainer) missing(ref ast.Ref, o operand, wanted string, sc *scope, envs []env, loc *ast.Location) finding {
+	for n := 2; n < len(ref); n++ {
+		if _, iterated := ref[n].Value.(ast.Var); !iterated {
+			continue
+		}
+		part := x.operand(ast.NewTerm(ref[:n:n]), sc, envs)
+		switch {
+		case len(part.values) == 0:
+			return x.absence(part, wanted, sc, loc)
+		case isEmpty(part.values[0]):
+			f := finding{loc: loc, path: part.path, found: jsonText(part), wanted: wanted, message: part.label + " is empty"}
+			if wanted != "" {
+				f.message += ", policy wants " + wanted
+			}
+			return f
+		}
+	}
+	return x.absence(o, wanted, sc, loc)
 }
 
 // whyAbsent says why the input has no value at path: what the source of the
@@ -93,7 +115,14 @@ func (x *explainer) wantedOf(op string, args []*ast.Term, i int, sc *scope, envs
 		if m, ok := mirrored[op]; ok && i == 1 {
 			op = m
 		}
-		return phrases[op] + x.wantText(o).text
+		w := x.wantText(o).text
+		switch {
+		case op == "neq" && w == "null":
+			return "a value"
+		case o.fromInput && phrases[op] == "":
+			return "it equal to " + o.label
+		}
+		return phrases[op] + w
 	case op == "internal.member_2" && i == 0:
 		return x.membership(operand{label: "x", fromInput: true}, other(1), nil).wanted
 	case op == "internal.member_2":

@@ -16,11 +16,13 @@ type scope struct {
 	args map[ast.Var]operand
 	// origin is what a variable was set to in this body.
 	origin map[ast.Var]*ast.Term
-	chain  []string
+	// part is what a variable was taken out of by a pattern: [a, b] = split(x, "/").
+	part  map[ast.Var]*ast.Term
+	chain []string
 }
 
 func newScope(rule *ast.Rule, chain []string) *scope {
-	sc := &scope{rule: rule, args: map[ast.Var]operand{}, origin: map[ast.Var]*ast.Term{}, chain: chain}
+	sc := &scope{rule: rule, args: map[ast.Var]operand{}, origin: map[ast.Var]*ast.Term{}, part: map[ast.Var]*ast.Term{}, chain: chain}
 	sc.learn(rule.Body)
 	return sc
 }
@@ -36,6 +38,9 @@ func (sc *scope) learn(body ast.Body) {
 			sc.set(v, b)
 		} else if v, ok := b.Value.(ast.Var); ok {
 			sc.set(v, a)
+		} else {
+			sc.take(a, b)
+			sc.take(b, a)
 		}
 	}
 }
@@ -43,6 +48,18 @@ func (sc *scope) learn(body ast.Body) {
 func (sc *scope) set(v ast.Var, t *ast.Term) {
 	if _, known := sc.origin[v]; !known && !variables(t)[v] {
 		sc.origin[v] = t
+	}
+}
+
+func (sc *scope) take(pattern, from *ast.Term) {
+	switch pattern.Value.(type) {
+	case *ast.Array, ast.Object:
+		ast.WalkVars(pattern, func(v ast.Var) bool {
+			if sc.part[v] == nil && !variables(from)[v] {
+				sc.part[v] = from
+			}
+			return false
+		})
 	}
 }
 
@@ -308,7 +325,7 @@ func joined(ways []way) finding {
 				f.path, f.found = "", ""
 			}
 		}
-		texts, public = append(texts, strings.Join(t, " and ")), append(public, strings.Join(p, " and "))
+		texts, public = append(texts, strings.Join(t, ", and ")), append(public, strings.Join(p, ", and "))
 		wants = append(wants, strings.Join(ww, " and "))
 	}
 	f.message, f.wanted = strings.Join(texts, "; or "), strings.Join(wants, ", or ")

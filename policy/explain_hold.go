@@ -10,6 +10,9 @@ import (
 // unwanted explains a negation that failed: what holds, and should not.
 func (x *explainer) unwanted(body ast.Body, loc *ast.Location, sc *scope, envs []env, depth int) []finding {
 	if len(body) == 1 {
+		if or, ok := body[0].Terms.(*ast.LogicalOr); ok && !body[0].Negated && len(body[0].With) == 0 {
+			return x.unwantedEither(or, loc, sc, envs, depth)
+		}
 		if f, ok := x.unwantedOne(body[0], sc, envs, loc, depth); ok {
 			f.loc = loc
 			return []finding{f}
@@ -21,6 +24,17 @@ func (x *explainer) unwanted(body ast.Body, loc *ast.Location, sc *scope, envs [
 		f.message += ": " + now
 	}
 	return []finding{f}
+}
+
+// unwantedEither tells those sides of "a or b" that hold.
+func (x *explainer) unwantedEither(or *ast.LogicalOr, loc *ast.Location, sc *scope, envs []env, depth int) []finding {
+	var out []finding
+	for _, side := range []ast.Body{or.Lhs, or.Rhs} {
+		if failed, inside := x.body(side, sc, envs, depth); len(failed) == 0 {
+			out = append(out, x.unwanted(side, loc, sc, inside, depth)...)
+		}
+	}
+	return out
 }
 
 func (x *explainer) unwantedOne(cond *ast.Expr, sc *scope, envs []env, loc *ast.Location, depth int) (finding, bool) {
@@ -36,9 +50,9 @@ func (x *explainer) unwantedOne(cond *ast.Expr, sc *scope, envs []env, loc *ast.
 		if !o.fromInput || o.fromData || len(o.values) == 0 {
 			return finding{}, false
 		}
-		text := "it false or absent"
+		text := "false"
 		if _, isBool := o.values[0].Value.(ast.Boolean); !isBool {
-			text = "it absent"
+			text = "none"
 		}
 		f := x.found(o, want{text: text}, loc)
 		return f, true
@@ -62,13 +76,13 @@ func (x *explainer) unwantedCall(t []*ast.Term, sc *scope, envs []env, loc *ast.
 	switch {
 	case isComparison(op) && len(args) == 2:
 		a, b := at(0), at(1)
-		if a.many || b.many {
+		if a.many || b.many || len(a.values) > 1 || len(b.values) > 1 {
 			return finding{}, false
 		}
 		return x.compared(opposite[op], a, b, sc, loc), true
 	case op == "internal.member_2" && len(args) == 2:
 		o, in := at(0), at(1)
-		if o.many || len(in.values) != 1 || !o.fromInput {
+		if o.many || len(o.values) != 1 || len(in.values) != 1 || !o.fromInput {
 			return finding{}, false
 		}
 		w := want{text: "none of those in " + in.label}
@@ -144,7 +158,7 @@ func (x *explainer) states(body ast.Body, sc *scope, envs []env) string {
 	var parts []string
 	seen := map[string]bool{}
 	tell := func(o operand) {
-		if !o.fromInput || o.fromData || o.label == "" || seen[o.label] || len(parts) == 5 || isClaim(o.path) {
+		if !o.fromInput || o.fromData || o.label == "" || seen[o.label] || len(parts) == 5 || o.hidden {
 			return
 		}
 		seen[o.label] = true

@@ -136,7 +136,82 @@ func (x *explainer) comparison(op string, args []*ast.Term, sc *scope, envs []en
 			return x.unwanted(ast.Body{ast.NewExpr(t)}, loc, sc, envs, depth)
 		}
 	}
-	return []finding{x.compared(op, x.operand(args[0], sc, envs), x.operand(args[1], sc, envs), sc, loc)}
+	f := x.compared(op, x.operand(args[0], sc, envs), x.operand(args[1], sc, envs), sc, loc)
+	for _, t := range args {
+		if entries := x.entries(t, sc, loc); len(entries) > 0 {
+			return entries
+		}
+		if why := x.filteredOut(t, sc, envs, depth); why != "" {
+			f.message += ": " + why
+			if f.public != "" {
+				f.public += ": " + why
+			}
+		}
+	}
+	return []finding{f}
+}
+
+// entries tells the messages of a set of messages that the policy counts:
+// count(violation) == 0 fails because of each of them.
+func (x *explainer) entries(t *ast.Term, sc *scope, loc *ast.Location) []finding {
+	call, ok := x.callOf(t, sc)
+	if !ok || call[0].Value.String() != "count" {
+		return nil
+	}
+	rules, rest := x.rulesOf(call[1], sc)
+	if len(rules) == 0 || len(rest) > 0 || rules[0].Head.RuleKind() != ast.MultiValue {
+		return nil
+	}
+	var out []finding
+	for _, v := range x.values(call[1], env{}, 1) {
+		eachMember(v, func(_, e *ast.Term) bool {
+			s, ok := e.Value.(ast.String)
+			if ok && len(out) < 5 {
+				out = append(out, finding{loc: loc, message: clean(string(s), 500), chain: append([]string{ruleName(rules[0])}, sc.chain...)})
+			}
+			return ok
+		})
+	}
+	return out
+}
+
+// callOf gives the call that a term is, by itself or as the origin of a variable.
+func (x *explainer) callOf(t *ast.Term, sc *scope) (ast.Call, bool) {
+	if v, ok := t.Value.(ast.Var); ok && sc.origin[v] != nil {
+		t = sc.origin[v]
+	}
+	call, ok := t.Value.(ast.Call)
+	return call, ok
+}
+
+// filteredOut says what keeps a comprehension empty whose members are counted.
+func (x *explainer) filteredOut(t *ast.Term, sc *scope, envs []env, depth int) string {
+	call, ok := x.callOf(t, sc)
+	if !ok || call[0].Value.String() != "count" || depth >= explainDepth {
+		return ""
+	}
+	from := call[1]
+	if v, ok := from.Value.(ast.Var); ok && sc.origin[v] != nil {
+		from = sc.origin[v]
+	}
+	var body ast.Body
+	switch c := from.Value.(type) {
+	case *ast.ArrayComprehension:
+		body = c.Body
+	case *ast.SetComprehension:
+		body = c.Body
+	case *ast.ObjectComprehension:
+		body = c.Body
+	}
+	if body == nil {
+		return ""
+	}
+	sc.learn(body)
+	failed, _ := x.body(body, sc, envs[:1], depth+1)
+	if len(failed) == 0 || failed[0].foreign || failed[0].public != "" {
+		return ""
+	}
+	return failed[0].message
 }
 
 // rulesOf gives the rules that a term names, by itself or as the origin of a
@@ -201,7 +276,7 @@ func (x *explainer) noValue(t *ast.Term, o operand, wanted string, sc *scope, en
 		if v[0].Equal(ast.DefaultRootDocument) {
 			return x.lookup(v, 0, nil, sc, envs, loc, depth)
 		}
-		return []finding{x.absence(o, wanted, sc, loc)}
+		return []finding{x.missing(v, o, wanted, sc, envs, loc)}
 	case ast.Call:
 		return x.insideCall(v, sc, envs, loc, depth)
 	case *ast.Array:
@@ -247,6 +322,9 @@ func (x *explainer) lookup(ref ast.Ref, at int, rules []*ast.Rule, sc *scope, en
 			continue
 		}
 		key := x.operand(ref[n], sc, envs)
+		if v, ok := ref[n].Value.(ast.Var); ok && unbound(v, envs) {
+			return []finding{{loc: loc, message: fmt.Sprintf("the policy's %s is empty", in.label), wanted: in.label}}
+		}
 		if key.constant {
 			return []finding{{loc: loc, message: fmt.Sprintf("the policy's %s has no entry %s", in.label, key.label), wanted: in.label}}
 		}
@@ -361,10 +439,11 @@ func (x *explainer) text(op string, args []*ast.Term, sc *scope, envs []env, loc
 		return finding{}, false
 	}
 	w := x.wantText(object)
-	w.text = verb + " " + quoteText(object, w.text)
-	if w.public != "" {
-		w.public = verb + " " + w.public
+	w.matches = op == "startswith" || op == "glob.match" || op == "regex.match" || op == "strings.any_prefix_match"
+	if op == "strings.any_prefix_match" && len(object.values) == 1 {
+		_, w.items = oneOf(object.values[0])
 	}
+	w.text = verb + " " + quoteText(object, w.text)
 	w.does = true
 	return x.found(subject, w, loc), true
 }
@@ -388,15 +467,35 @@ func (x *explainer) plainly(cond *ast.Expr, sc *scope, envs []env) finding {
 		text = clip(cond.String(), 120)
 	}
 	f := finding{loc: cond.Location, message: "`" + text + "` does not hold", wanted: text, chain: sc.chain}
-	if now := x.states(ast.Body{cond}, sc, envs); now != "" {
-		f.message += " (" + now + ")"
+	now := x.states(ast.Body{cond}, sc, envs)
+	if now != "" {
+		now = " (" + now + ")"
+	}
+	f.message += now
+	if about := x.ownership(cond, sc); about != "" {
+		f.public, f.publicWanted = "a condition on "+about+" does not hold"+now, "another "+about
 	}
 	return f
 }
 
+// ownership names the value of a condition that says whose something is; the
+// text of such a condition can name others.
+func (x *explainer) ownership(cond *ast.Expr, sc *scope) string {
+	found := ""
+	ast.WalkRefs(cond, func(ref ast.Ref) bool {
+		if o := x.describeRef(ref, sc); tenantPaths[o.path] || ownedPaths[o.path] {
+			found = o.path
+		}
+		return false
+	})
+	return found
+}
+
 func (x *explainer) erroneous(cond *ast.Expr, sc *scope, err error) finding {
 	f := x.plainly(cond, sc, nil)
-	f.message = "`" + f.wanted + "` can't be evaluated: " + clip(firstLine(err.Error()), 160)
+	// What OPA says of it can quote a value; that is for the log.
+	f.public, f.publicWanted = "`"+f.wanted+"` can't be evaluated", f.wanted
+	f.message = f.public + ": " + clip(firstLine(err.Error()), 160)
 	return f
 }
 

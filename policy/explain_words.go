@@ -25,6 +25,8 @@ type operand struct {
 	fromInput bool
 	fromData  bool // rests on data.json, which may hold what isn't the job's
 	many      bool // one of several: an element of a list, an iteration
+	hidden    bool // rests on raw claims, whose values are never told
+	computed  bool // the result of a function or operator
 }
 
 // operand describes a term and gives its values under all of envs.
@@ -55,11 +57,16 @@ func (x *explainer) describe(t *ast.Term, sc *scope) operand {
 		if was, ok := x.prog.compiler.RewrittenVars[v]; ok {
 			name = was
 		}
-		return operand{label: strings.TrimPrefix(string(name), "$"), many: true}
+		o := operand{}
+		if from := sc.part[v]; from != nil {
+			o = x.describe(from, sc)
+		}
+		o.label, o.direct, o.computed = strings.TrimPrefix(string(name), "$"), false, false
+		return o
 	case ast.Ref:
 		return x.describeRef(v, sc)
 	case ast.Call:
-		return x.describeCall(v, sc)
+		return x.describeCall(t, sc)
 	}
 	if ast.IsConstant(t.Value) {
 		return operand{label: shown(t), constant: true}
@@ -80,6 +87,7 @@ func (x *explainer) uses(t *ast.Term, sc *scope, o *operand) {
 			part := x.describeRef(r, sc)
 			o.fromInput = o.fromInput || part.fromInput
 			o.fromData = o.fromData || part.fromData
+			o.hidden = o.hidden || part.hidden
 			if part.path != "" {
 				paths[part.path] = true
 			}
@@ -88,7 +96,7 @@ func (x *explainer) uses(t *ast.Term, sc *scope, o *operand) {
 	})
 	ast.WalkVars(t, func(v ast.Var) bool {
 		if arg, ok := sc.args[v]; ok {
-			o.fromInput, o.fromData = o.fromInput || arg.fromInput, o.fromData || arg.fromData
+			o.fromInput, o.fromData, o.hidden = o.fromInput || arg.fromInput, o.fromData || arg.fromData, o.hidden || arg.hidden
 			if arg.path != "" {
 				paths[arg.path] = true
 			}
@@ -146,6 +154,7 @@ func (x *explainer) describeRef(ref ast.Ref, sc *scope) operand {
 	if o.path != "" && strings.HasPrefix(o.label, o.path) {
 		o.label = shortPath(o.label)
 	}
+	o.hidden = o.hidden || isClaim(o.path)
 	return o
 }
 
@@ -163,14 +172,16 @@ func shortPath(path string) string { return strings.TrimPrefix(path, "context.")
 var infix = map[string]string{"plus": "+", "minus": "-", "mul": "*", "div": "/", "rem": "%", "and": "&", "or": "|",
 	"equal": "==", "eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "internal.member_2": "in"}
 
-func (x *explainer) describeCall(call ast.Call, sc *scope) operand {
+func (x *explainer) describeCall(t *ast.Term, sc *scope) operand {
+	call := t.Value.(ast.Call)
 	name := call[0].Value.String()
 	args := make([]operand, len(call)-1)
-	var o operand
+	o := operand{computed: true}
 	paths := map[string]bool{}
 	for i, t := range call[1:] {
 		args[i] = x.describe(t, sc)
 		o.fromInput, o.fromData, o.many = o.fromInput || args[i].fromInput, o.fromData || args[i].fromData, o.many || args[i].many
+		o.hidden = o.hidden || args[i].hidden
 		if args[i].path != "" {
 			paths[args[i].path] = true
 			o.path = args[i].path
@@ -181,22 +192,25 @@ func (x *explainer) describeCall(call ast.Call, sc *scope) operand {
 	}
 	labels := make([]string, len(args))
 	for i := range args {
-		labels[i] = args[i].label
+		if labels[i] = args[i].label; args[i].constant {
+			labels[i] = clip(call[i+1].String(), 60)
+		}
 	}
 	ref, _ := call[0].Value.(ast.Ref)
 	switch sign := infix[name]; {
 	case sign != "" && len(args) == 2:
 		o.label = labels[0] + " " + sign + " " + labels[1]
 	case name == "count" && len(args) == 1:
-		o.label, o.many = "the number of "+strings.TrimSuffix(labels[0], "[]"), false
+		o.label, o.many, o.computed = "the number of "+strings.TrimSuffix(labels[0], "[]"), false, false
 	case name == "object.get" && len(args) == 3 && args[1].constant:
-		key := strings.Trim(strings.ReplaceAll(labels[1], ", ", "."), `[]"`)
+		key := strings.NewReplacer(`", "`, ".", `"`, "", "[", "", "]", "").Replace(labels[1])
+		o.computed = false
 		o.label, o.path = shortPath(joinPath(args[0].path, key)), joinPath(args[0].path, key)
 		if args[0].path == "" {
 			o.label = joinPath(args[0].label, key)
 		}
 	case name == "internal.template_string":
-		o.label = "the text " + source(call[0].Location)
+		o.label, o.computed = "the text "+source(t.Location), false
 	case len(ref) > 0 && ref[0].Equal(ast.DefaultRootDocument):
 		in, data := x.prog.restsOn(ref)
 		o.fromInput, o.fromData = o.fromInput || in, o.fromData || data
@@ -209,9 +223,8 @@ func (x *explainer) describeCall(call ast.Call, sc *scope) operand {
 
 // want is what a policy wants of a value.
 type want struct {
-	text   string // after "policy wants"
-	public string // the same for the job, if it differs
-	does   bool   // text is "to start with ...", not a value
+	text string // after "policy wants"
+	does bool   // text is "to start with ...", not a value
 	// items are the texts that would have done, for redact.go.
 	items   []string
 	matches bool // the value has to be (or begin with) one of items
@@ -221,13 +234,13 @@ type want struct {
 func (x *explainer) wantText(o operand) want {
 	if o.fromInput && !o.constant {
 		w := want{text: o.label}
-		if len(o.values) == 1 && !o.many && !isClaim(o.path) {
+		if len(o.values) == 1 && !o.many && !o.hidden {
 			w.text = fmt.Sprintf("%s (%s)", shown(o.values[0]), o.label)
 		}
 		return w
 	}
 	if o.fromData && (o.many || len(o.values) != 1 || !ast.IsScalar(o.values[0].Value)) {
-		return want{text: "a value of " + o.label}
+		return want{text: "one of those in " + o.label}
 	}
 	var parts []string
 	w := want{}
@@ -265,7 +278,9 @@ func (x *explainer) compared(op string, a, b operand, _ *scope, loc *ast.Locatio
 		}
 	}
 	w := x.wantText(b)
-	w.text = phrases[op] + w.text
+	if w.text = phrases[op] + w.text; op == "neq" && w.text == "anything but null" {
+		w.text = "a value"
+	}
 	w.matches = op == "equal" || op == "eq"
 	return x.found(a, w, loc)
 }
@@ -278,6 +293,9 @@ func (x *explainer) pair(op string, a, b operand, loc *ast.Location) finding {
 		w = "them to differ"
 	case "lt", "lte", "gt", "gte":
 		w = a.label + " to be " + phrases[op] + b.label
+	}
+	if a.hidden || b.hidden {
+		return finding{loc: loc, message: fmt.Sprintf("%s and %s are not as the policy wants %s (raw claims are not shown)", a.label, b.label, w), wanted: w}
 	}
 	f := finding{loc: loc, path: a.path, found: jsonText(a), wanted: w}
 	if op == "equal" || op == "eq" {
@@ -348,17 +366,22 @@ func keysOf(o operand) operand {
 func (x *explainer) found(o operand, w want, loc *ast.Location) finding {
 	f := finding{loc: loc, path: o.path, wanted: w.text, found: jsonText(o)}
 	what := o.label + " is " + shownOf(o)
+	several := o.many || len(o.values) > 1
 	switch {
-	case isClaim(o.path):
+	case o.hidden:
 		what, f.found = o.label+" has another value (raw claims are not shown)", ""
 	case len(o.values) == 0:
 		what = o.label + " has no value"
+	case strings.HasSuffix(o.label, "[]"):
+		what = strings.TrimSuffix(o.label, "[]") + " has " + shownOf(o)
+	case o.computed && !several:
+		what += x.insideOf(o)
 	}
 	say := func(text string) string {
 		switch {
-		case o.many && w.does:
+		case several && w.does:
 			return what + ", policy wants one of them " + text
-		case o.many:
+		case several:
 			return what + ", policy wants one of them to be " + text
 		case w.does:
 			return what + ", policy wants it " + text
@@ -368,6 +391,18 @@ func (x *explainer) found(o operand, w want, loc *ast.Location) finding {
 	f.message = say(w.text)
 	x.redact(&f, o, w, say)
 	return f
+}
+
+// insideOf adds the value of the input that a computed value comes from.
+func (x *explainer) insideOf(o operand) string {
+	if o.path == "" || o.hidden {
+		return ""
+	}
+	v := termOf(x.document.At(strings.Split(o.path, ".")...))
+	if v == nil || !ast.IsScalar(v.Value) || len(o.values) == 1 && v.Equal(o.values[0]) {
+		return ""
+	}
+	return fmt.Sprintf(" (%s is %s)", shortPath(o.path), shown(v))
 }
 
 func isClaim(path string) bool {

@@ -44,6 +44,10 @@ type tree struct {
 	ignored []string
 }
 
+func (t tree) sort() {
+	slices.SortFunc(t.files, func(a, b file) int { return strings.Compare(a.path, b.path) })
+}
+
 // digest covers every path and every byte that can have an influence on a
 // decision or on an activation: modules, data and tests.
 func (t tree) digest() string { return digestOf(t.files) }
@@ -81,7 +85,7 @@ func readTree(dir string) (tree, Problems) {
 	if len(r.problems) > 0 {
 		return tree{}, r.problems
 	}
-	slices.SortFunc(r.out.files, func(a, b file) int { return strings.Compare(a.path, b.path) })
+	r.out.sort()
 	return r.out, nil
 }
 

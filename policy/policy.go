@@ -83,10 +83,10 @@ type Engine struct {
 	cfg    Config
 	opt    Options
 	active atomic.Pointer[revision]
+	status atomic.Pointer[Status] // replaced as a whole, by whoever holds mu
 
-	mu     sync.Mutex // guards the fields below, and that one Reload runs at a time
-	status Status
-	seen   string // digest of the last tree that was tried
+	mu   sync.Mutex // one activation at a time; guards seen
+	seen string     // digest of the last tree that was tried
 }
 
 // Status says what decides, and whether the directory holds something that
@@ -132,6 +132,7 @@ func Open(cfg Config, opt Options) (*Engine, error) {
 		}
 	}
 	e := &Engine{cfg: cfg, opt: opt}
+	e.status.Store(&Status{})
 	if err := e.Reload(context.Background()); err != nil {
 		return nil, err
 	}
@@ -185,7 +186,11 @@ func (e *Engine) try(ctx context.Context, t tree, problems Problems) error {
 	e.seen = digest
 	old := e.active.Load()
 	if old != nil && digest == old.digest {
-		e.status.Rejected = nil
+		if now := e.Status(); now.Rejected != nil {
+			now.Rejected = nil
+			e.status.Store(&now)
+			e.opt.Log.Info("the directory of policies holds the active policies again", "revision", old.number, "digest", old.digest)
+		}
 		return nil
 	}
 	var rev *revision
@@ -200,8 +205,8 @@ func (e *Engine) try(ctx context.Context, t tree, problems Problems) error {
 		rev.number = old.number + 1
 	}
 	e.active.Store(rev)
-	e.status = Status{Revision: rev.number, Digest: rev.digest, Since: rev.at, Packages: len(rev.packages),
-		Tests: rev.tests, Warnings: rev.warnings, Ignored: rev.ignored}
+	e.status.Store(&Status{Revision: rev.number, Digest: rev.digest, Since: rev.at, Packages: len(rev.packages),
+		Tests: rev.tests, Warnings: rev.warnings, Ignored: rev.ignored})
 	e.opt.Log.Info("policies are active", "revision", rev.number, "digest", rev.digest, "packages", len(rev.packages), "tests", rev.tests, "warnings", len(rev.warnings))
 	return nil
 }
@@ -212,14 +217,16 @@ func (e *Engine) reject(digest string, problems Problems) error {
 		err = proviso.Refuse(proviso.StagePolicy, proviso.CodePolicyError, "the policies can't be used").Because(errNotLoaded)
 	}
 	refusal := proviso.AsRefusal(err, proviso.StagePolicy, proviso.CodePolicyError)
+	status := e.Status()
 	since := e.opt.Now()
-	if e.status.Rejected != nil {
-		since = e.status.Rejected.Since
+	if status.Rejected != nil {
+		since = status.Rejected.Since
 	}
-	e.status.Rejected = &Rejected{Since: since, Digest: digest, Code: refusal.Code, Problems: problems.Errors()}
+	status.Rejected = &Rejected{Since: since, Digest: digest, Code: refusal.Code, Problems: problems.Errors()}
+	e.status.Store(&status)
 	if e.active.Load() != nil {
 		e.opt.Log.Error("the directory of policies changed and can't be used; the older policies still decide",
-			"revision", e.status.Revision, "active", e.status.Digest, "rejected", digest, "code", refusal.Code, "since", since, "error", refusal.Err)
+			"revision", status.Revision, "active", status.Digest, "rejected", digest, "code", refusal.Code, "since", since, "error", refusal.Err)
 	}
 	return err
 }
@@ -250,11 +257,7 @@ func (e *Engine) Packages() []string {
 }
 
 // Status gives the state for doctor, readiness, metrics and the console.
-func (e *Engine) Status() Status {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.status
-}
+func (e *Engine) Status() Status { return *e.status.Load() }
 
 // Watch looks at the directory every Interval and activates what changed, until
 // ctx ends. A change counts once it has been the same twice, so that a directory

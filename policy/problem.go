@@ -23,8 +23,6 @@ const (
 	CodeLintPattern proviso.Code = "policy_lint_pattern"
 	// CodeLintDeclared: an allow rule rests on the request's own words alone.
 	CodeLintDeclared proviso.Code = "policy_lint_declared"
-	// CodeLintAbsence: a missing fact would make a condition hold.
-	CodeLintAbsence proviso.Code = "policy_lint_absence"
 	// CodeLintUntested: a package has no tests of its own.
 	CodeLintUntested proviso.Code = "policy_lint_untested"
 	// CodeTypeCheck: the compiler refuses the policy: an unknown field of the

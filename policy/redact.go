@@ -27,7 +27,7 @@ func (x *explainer) redact(f *finding, o operand, w want, say func(string) strin
 	switch {
 	case tenantPaths[o.path]:
 		f.foreign = true
-		f.publicWanted = "another"
+		f.publicWanted = another(w)
 		f.public = say(f.publicWanted)
 	case ownedPaths[o.path]:
 		var mine []string
@@ -41,7 +41,9 @@ func (x *explainer) redact(f *finding, o operand, w want, say func(string) strin
 			return
 		case len(mine) == 0:
 			f.foreign = true
-			f.publicWanted = "another"
+			f.publicWanted = another(w)
+		case w.does:
+			f.publicWanted = verbOf(w.text) + " " + quote(mine[0], 60)
 		case len(mine) == 1:
 			f.publicWanted = mine[0]
 		default:
@@ -51,10 +53,25 @@ func (x *explainer) redact(f *finding, o operand, w want, say func(string) strin
 	}
 }
 
+// another is what is wanted, without saying what.
+func another(w want) string {
+	if w.does {
+		return verbOf(w.text) + " something else"
+	}
+	return "another"
+}
+
+// verbOf is "to start with" of `to start with "acme/"`.
+func verbOf(text string) string {
+	verb, _, _ := strings.Cut(text, ` "`)
+	verb, _, _ = strings.Cut(verb, " [")
+	return verb
+}
+
 // sameOwner reports whether a name that the policy has begins with the owner
 // that the job's own value begins with. A name without an owner is nobody's.
 func (x *explainer) sameOwner(o operand, item string) bool {
-	owner, _, named := strings.Cut(item, "/")
+	owner, _, named := strings.Cut(strings.TrimLeft(item, `^\A(`), "/")
 	if !named {
 		return true
 	}

@@ -107,7 +107,7 @@ func (p *program) policy(name string, files []file) (*Policy, error) {
 	out.needs = reach.needs()
 	out.picker = newPicker(out.needs)
 	out.digest = digestOf(p.filesOf(name, reach, files))
-	out.guards = p.guardsOf(roots["allow"], roots["deny"])
+	out.guards = p.guardsOf(pkg)
 	out.rules = p.sourceRules(pkg.Append(ast.StringTerm("allow")))
 	return out, nil
 }
