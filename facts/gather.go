@@ -160,15 +160,13 @@ func (s *source) nothing(needs Needs, code proviso.Code, why string, err error) 
 // as possible, so that sorting finds nothing to do.
 func (g *Gatherer) assemble(asked Asked, needs Needs, now time.Time, found []fact) document.Value {
 	job := asked.Job.Document()
+	intent := IntentDocument(asked.Intent, asked.Scope)
 	b := contextBuilder{
 		now:    now,
-		fields: make([]document.Field, 0, 24+len(found)),
-		origin: make([]document.Field, 0, 24+len(found)),
+		fields: make([]document.Field, 0, staticKeys+len(found)),
+		origin: make([]document.Field, 0, staticKeys+len(found)),
 	}
-	b.clock(now.In(g.zone), g.zoneName)
-	b.job(job, asked.Job.IssuedAt())
-	b.grant(asked.Resource, job)
-	b.intent(asked.Intent, asked.Scope)
+	b.known(now.In(g.zone), g.zoneName, job, asked.Job.IssuedAt(), asked.Resource, intent)
 	onCall := b.found(found)
 
 	who := job
@@ -185,7 +183,7 @@ func (g *Gatherer) assemble(asked Asked, needs Needs, now time.Time, found []fac
 	return document.ObjectOf(
 		document.Member("context", document.ObjectOf(b.fields...)),
 		document.Member("identity", who),
-		document.Member("intent", IntentDocument(asked.Intent, asked.Scope)),
+		document.Member("intent", intent),
 		document.Member("origin", document.ObjectOf(b.origin...)),
 		document.Member("resource", asked.Resource.document()),
 		document.Member("runner", asked.Runner.Document()),
@@ -221,39 +219,39 @@ func (b *contextBuilder) add(name string, v document.Value, origin document.Valu
 	}
 }
 
-func (b *contextBuilder) clock(local time.Time, zone document.Value) {
-	var buf [len(time.RFC3339) + 8]byte
+// staticKeys is how many keys context has without any source.
+const staticKeys = 18
+
+// known adds what is known without asking: the clock, the job's token, the
+// grant, and what was declared. The keys come in canonical order, so that sorting finds
+// nothing to do.
+func (b *contextBuilder) known(local time.Time, zone, job document.Value, issued time.Time, r Resource, intent document.Value) {
+	var buf [40]byte
 	stamp := string(local.AppendFormat(buf[:0], time.RFC3339))
-	b.add("date", document.StringOf(stamp[:len("2006-01-02")]), fromClock)
-	b.add("time", document.StringOf(stamp[len("2006-01-02T"):len("2006-01-02T15:04")]), fromClock)
+	date, clock := stamp[:len("2006-01-02")], stamp[len("2006-01-02T"):len("2006-01-02T15:04")]
+	fromJob := originOf("job", b.now.Sub(issued))
+	environment, fromEnvironment := document.StringOf(r.Environment), fromGrant
+	if r.Environment == "" {
+		environment, fromEnvironment = job.Get("environment"), fromJob
+	}
+	b.add("action", intent.Get("action"), fromIntent)
+	b.add("annotation", intent.Get("annotation"), fromIntent)
+	b.add("branch", job.Get("branch"), fromJob)
+	b.add("commit", job.Get("commit"), fromJob)
+	b.add("date", document.StringOf(date), fromClock)
+	b.add("environment", environment, fromEnvironment)
+	b.add("event", job.Get("event"), fromJob)
+	b.add("purpose", intent.Get("purpose"), fromIntent)
+	b.add("ref", job.Get("ref"), fromJob)
+	b.add("requested_ttl", intent.Get("requested_ttl"), fromIntent)
+	b.add("scope", intent.Get("scope"), fromIntent)
+	b.add("service", document.StringOf(r.Service), fromGrant)
+	b.add("tag", job.Get("tag"), fromJob)
+	b.add("ticket_id", intent.Get("ticket_id"), fromIntent)
+	b.add("time", document.StringOf(clock), fromClock)
 	b.add("timestamp", document.StringOf(stamp), fromClock)
 	b.add("weekday", document.StringOf(local.Weekday().String()), fromClock)
 	b.add("zone", zone, fromClock)
-}
-
-func (b *contextBuilder) job(job document.Value, issued time.Time) {
-	origin := originOf("job", b.now.Sub(issued))
-	for _, key := range [...]string{"branch", "commit", "event", "ref", "tag"} {
-		b.add(key, job.Get(key), origin)
-	}
-	b.add("environment", job.Get("environment"), origin) // the grant's, if it has one, takes its place
-}
-
-func (b *contextBuilder) grant(r Resource, job document.Value) {
-	if r.Environment != "" && !job.Get("environment").IsAbsent() {
-		last := len(b.fields) - 1 // the job's
-		b.fields, b.origin = b.fields[:last], b.origin[:last]
-	}
-	b.add("environment", document.StringOf(r.Environment), fromGrant)
-	b.add("service", document.StringOf(r.Service), fromGrant)
-}
-
-func (b *contextBuilder) intent(intent proviso.Intent, scope []string) {
-	from := len(b.fields)
-	b.fields = intentFields(b.fields, intent, scope)
-	for _, f := range b.fields[from:] {
-		b.origin = append(b.origin, document.Member(f.Name, fromIntent))
-	}
 }
 
 // found adds what the sources found out, and gives on_call, which is a part of

@@ -428,8 +428,8 @@ func (l *look) refuse(code proviso.Code, why string, err error, at time.Time) {
 // find says whether the commit is on the ref, and when that was so. If it isn't,
 // the ref is asked for again: the job may be younger than what is known.
 func (l *look) find(m *mirror, ref, id string) (on bool, at time.Time, err error) {
-	var notBefore time.Time
-	for range 2 {
+	asked := l.source.settings.now()
+	for _, notBefore := range []time.Time{{}, asked} {
 		tip, fetched, err := m.tip(l.ctx, ref, l.source.cfg.MaxAge, notBefore)
 		if err != nil {
 			return false, time.Time{}, err
@@ -451,7 +451,9 @@ func (l *look) find(m *mirror, ref, id string) (on bool, at time.Time, err error
 		if on {
 			return true, at, nil
 		}
-		notBefore = at.Add(1)
+		if !at.Before(asked) {
+			break
+		}
 	}
 	return false, at, nil
 }

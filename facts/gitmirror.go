@@ -232,8 +232,14 @@ func (m *mirror) tip(ctx context.Context, ref string, maxAge time.Duration, notB
 		select {
 		case <-running:
 			m.mu.Lock()
-			defer m.mu.Unlock()
-			return st.tip, st.fetched, st.failed
+			tip, at, err = st.tip, st.fetched, st.failed
+			m.mu.Unlock()
+			if err != nil {
+				return "", time.Time{}, err
+			}
+			if !at.Before(notBefore) { // else it had begun too early for us
+				return tip, at, nil
+			}
 		case <-ctx.Done():
 			return "", time.Time{}, ctx.Err()
 		}

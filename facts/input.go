@@ -176,27 +176,18 @@ var (
 
 // IntentDocument gives input.intent: what was declared, and nothing else.
 func IntentDocument(intent proviso.Intent, scope []string) document.Value {
-	fields := intentFields(make([]document.Field, 0, len(intentKeys)), intent, scope)
-	return document.ObjectOf(fields...)
-}
-
-func intentFields(dst []document.Field, intent proviso.Intent, scope []string) []document.Field {
 	var ttl document.Value
 	if intent.RequestedTTL > 0 {
 		ttl = document.IntOf(int64(intent.RequestedTTL))
 	}
-	add := func(name string, v document.Value) {
-		if !v.IsAbsent() {
-			dst = append(dst, document.Member(name, v))
-		}
-	}
-	add("action", document.StringOf(intent.Action))
-	add("annotation", document.StringOf(intent.Annotation))
-	add("purpose", document.StringOf(intent.Purpose))
-	add("requested_ttl", ttl)
-	add("scope", document.StringsOf(scope))
-	add("ticket_id", document.StringOf(intent.TicketID))
-	return dst
+	return document.ObjectOf(
+		document.Member("action", document.StringOf(intent.Action)),
+		document.Member("annotation", document.StringOf(intent.Annotation)),
+		document.Member("purpose", document.StringOf(intent.Purpose)),
+		document.Member("requested_ttl", ttl),
+		document.Member("scope", document.StringsOf(scope)),
+		document.Member("ticket_id", document.StringOf(intent.TicketID)),
+	)
 }
 
 // document gives input.resource.
