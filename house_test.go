@@ -22,7 +22,7 @@ const module = "github.com/proviso-ci/proviso"
 // those below it, never one above or beside itself.
 var floors = [][]string{
 	{"cmd/proviso", "bench"},
-	{"lab"}, // for demo, dev and tests; nothing below may lean on it
+	{"lab", "examples/policies"}, // for demo, dev and tests; nothing below may lean on it
 	{"server"},
 	{"broker"},
 	{"policy"},

@@ -5,8 +5,12 @@ import "github.com/spf13/cobra"
 // commands lists every command, in the order in which help shows them.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		newDemoCommand(),
 		newServeCommand(),
+		newExecCommand(),
+		newTokenCommand(),
 		newGateCommand(),
+		newAuditCommand(),
 		newConfigCommand(),
 		newVersionCommand(),
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -62,6 +61,7 @@ restart. proviso config check says what is wrong without starting.`,
 type running struct {
 	server  *server.Server
 	broker  *broker.Broker
+	db      *store.DB
 	log     *audit.Log
 	closers []func() error
 }
@@ -83,6 +83,7 @@ func start(ctx context.Context, c *Config, logger *slog.Logger) (_ *running, err
 	if err != nil {
 		return nil, err
 	}
+	r.db = db
 	r.onClose(db.Close)
 	log, err := audit.Open(ctx, db, audit.Config{Origin: c.origin(), Broker: version(), Logger: logger})
 	if err != nil {
@@ -162,7 +163,7 @@ func start(ctx context.Context, c *Config, logger *slog.Logger) (_ *running, err
 	measure(metrics, r.broker, log, policies, identities)
 	r.server, err = server.New(c.Server, server.Parts{
 		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM,
-		Log: http.NotFoundHandler(), Entries: http.NotFoundHandler(), Proofs: proofs,
+		Log: audit.Handler(db, false), Entries: audit.Handler(db, true), Proofs: proofs,
 		Ready:  func() error { return log.Status().Err },
 		Logger: logger, Metrics: metrics,
 	})
