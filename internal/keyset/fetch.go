@@ -212,6 +212,9 @@ func (s *Source) get(ctx context.Context, address string, fresh bool) ([]byte, h
 		return nil, nil, tooLong
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, jose.MaxSetBytes+1))
+	if err == nil {
+		err = ctx.Err() // an end that came with the deadline may be no end
+	}
 	if err != nil {
 		return nil, nil, transportFailure(fmt.Errorf("reading %s: %w", address, err))
 	}

@@ -208,7 +208,7 @@ func (s *Source) Key(ctx context.Context, kid string, alg jose.Alg) (*jose.Key, 
 		s.begin(snap, now)
 	}
 	key, err := s.find(snap, kid, alg)
-	if isUnknown(err) {
+	if err != nil && isUnknown(err) {
 		return s.rotated(ctx, snap, kid, alg)
 	}
 	return key, err
@@ -230,7 +230,7 @@ func (s *Source) find(snap *snapshot, kid string, alg jose.Alg) (*jose.Key, erro
 		return nil, failure(proviso.CodeJWKSKIDReused, nil,
 			"the issuer published another key under the token's kid than before, so neither is accepted; the broker's operator has to look into it")
 	}
-	if snap.leaked[key.Thumbprint()] {
+	if len(snap.leaked) > 0 && snap.leaked[key.Thumbprint()] {
 		return nil, failure(proviso.CodeJWKSPrivateKey, nil, "the issuer once published the private half of the key that signed this token")
 	}
 	return key, nil
