@@ -618,3 +618,36 @@ func TestConfigProblems(t *testing.T) {
 		t.Error("an authority's file without a certificate")
 	}
 }
+
+// Whatever stands in the headers and the query: an answer, and nobody comes in
+// who didn't show the one good token in the one good way.
+func FuzzAuthorization(f *testing.F) {
+	i := newIssuer(f)
+	g := i.gate(resourceConfig())
+	good := i.token(nil)
+	f.Add("Bearer "+good, "", "")
+	f.Add("DPoP "+good, "x.y.z", "access_token=x")
+	f.Add("bearer "+good+"=", "", "%61ccess_token")
+	f.Fuzz(func(t *testing.T, authorization, proof, query string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.RawQuery = query
+		r.Header["Authorization"] = []string{authorization}
+		if proof != "" {
+			r.Header["Dpop"] = []string{proof}
+		}
+		w := httptest.NewRecorder()
+		g.Middleware(app).ServeHTTP(w, r)
+		switch w.Code {
+		case 200:
+			if len(authorization) != len("Bearer ")+len(good) || proof != "" {
+				t.Fatalf("let in with %q %q", authorization, proof)
+			}
+		case 400, 401:
+			if c := w.Header().Get("WWW-Authenticate"); c == "" || strings.ContainsAny(c, "\r\n") {
+				t.Fatalf("challenge %q", c)
+			}
+		default:
+			t.Fatalf("status %d", w.Code)
+		}
+	})
+}
