@@ -1,0 +1,239 @@
+package inventory
+
+import (
+	"slices"
+	"strings"
+)
+
+// The consumer tables say what a value is used for, by the action, task, orb,
+// plugin, command or environment variable that takes it. Their facts come from
+// the vendors' documentation of these consumers and from public pipelines that
+// use them; a consumer that is not in a table leaves the resource "unknown".
+
+// use is what a consumer does with a value. The zero use is "not known".
+type use struct {
+	res    Resource
+	nature Nature // "" when the consumer does not tell
+	via    string
+}
+
+// known reports whether the consumer told a resource.
+func (u use) known() bool { return u.res.Kind != "" && u.res.Kind != unknown }
+
+// secretUse and labelUse make uses of the two natures.
+func secretUse(kind, name string) use {
+	return use{res: Resource{kind, name}, nature: NatureCredential}
+}
+
+func labelUse(kind, name string) use {
+	return use{res: Resource{kind, name}, nature: NatureIdentifier}
+}
+
+// or gives u, with what it lacks taken from other.
+func (u use) or(other use) use {
+	if !u.known() {
+		u.res = other.res
+	} else if (u.res.Name == "" || u.res.Name == unknown) && other.res.Kind == u.res.Kind {
+		u.res.Name = other.res.Name
+	}
+	if u.nature == "" {
+		u.nature = other.nature
+	}
+	if u.via == "" {
+		u.via = other.via
+	}
+	return u
+}
+
+// nameTokens cuts a name at underscores, dashes, dots, blanks and changes of case, in upper case.
+func nameTokens(name string) []string {
+	var out []string
+	start := 0
+	flush := func(end int) {
+		if end > start {
+			out = append(out, strings.ToUpper(name[start:end]))
+		}
+	}
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c == '_' || c == '-' || c == '.' || c == ' ' || c == '/' || c == ':':
+			flush(i)
+			start = i + 1
+		case c >= 'A' && c <= 'Z' && i > start && name[i-1] >= 'a' && name[i-1] <= 'z':
+			flush(i)
+			start = i
+		}
+	}
+	flush(len(name))
+	return out
+}
+
+// identifierTails are last words of names that hold no credential.
+var identifierTails = set("USER", "USERNAME", "USERNAMES", "USERID", "LOGIN", "EMAIL", "MAIL", "ARN", "ARNS", "ACCOUNT", "ACCOUNTS", "REGION", "BUCKET", "HOST", "HOSTNAME",
+	"HOSTS", "SERVER", "URL", "URI", "ENDPOINT", "DOMAIN", "ZONE", "PROJECT", "NAMESPACE", "REGISTRY", "REPOSITORY", "REPO", "ORG", "ORGANIZATION", "ORGANISATION", "TEAM",
+	"TENANT", "SUBSCRIPTION", "CHANNEL", "PORT", "NAME", "PATH", "CLUSTER", "DISTRIBUTION", "FINGERPRINT", "ADDRESS", "ADDR", "ENV", "ENVIRONMENT", "VERSION", "SITE",
+	"ALIAS", "STACK", "GROUP", "ROLE", "PROVIDER", "ID", "IDS", "UUID", "TENANTID", "CLIENTID", "PROJECTID", "SUBSCRIPTIONID", "APPID", "ACCOUNTID", "RECIPIENTS", "RECIPIENT",
+	"REVIEWERS", "SENDER", "FROM", "IDENTITY", "PUBLIC", "OWNER", "DIR", "DIRECTORY", "FILENAME", "AUDIENCE", "ISSUER", "LOCATION", "RESOURCE", "SKU", "THUMBPRINT", "IP")
+
+// secretWords make a name a credential wherever they stand.
+var secretWords = set("TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASS", "PWD", "PASSPHRASE", "PAT", "CREDENTIAL", "CREDENTIALS", "CREDS", "CRED", "APIKEY", "KUBECONFIG",
+	"KEYSTORE", "P12", "PFX", "PEM", "WEBHOOK", "JWT", "DSN", "COOKIE", "SAS", "PASSWORDS", "PW", "KEYFILE", "DOCKERCONFIG", "DOCKERCONFIGJSON", "DOCKERCFG", "NETRC", "NPMRC", "HTPASSWD",
+	"PRIVATEKEY", "ACCESSKEY", "SECRETKEY", "AUTHKEY", "AUTHTOKEN", "ACCESSTOKEN", "APITOKEN", "CLIENTSECRET", "KEYTAB", "LICENSE", "LICENCE", "PUBLISHPROFILE", "MNEMONIC", "SEED")
+
+func set(words ...string) map[string]bool {
+	m := make(map[string]bool, len(words))
+	for _, w := range words {
+		m[w] = true
+	}
+	return m
+}
+
+// natureOf tells from a name alone whether it is likely to hold a credential;
+// "" when the name says nothing. A consumer's word counts more than this.
+func natureOf(name string) Nature {
+	tok := nameTokens(name)
+	if len(tok) == 0 {
+		return ""
+	}
+	last, prev := tok[len(tok)-1], ""
+	if len(tok) > 1 {
+		prev = tok[len(tok)-2]
+	}
+	switch {
+	case last == "ID" && prev == "KEY":
+		if slices.Contains(tok, "ACCESS") {
+			return NatureCredential // AWS_ACCESS_KEY_ID comes and goes with its secret
+		}
+		return NatureIdentifier
+	case last == "ID" && (prev == "SECRET" || prev == "ROLE" && slices.Contains(tok, "VAULT")):
+		return NatureCredential // the two halves of a Vault AppRole
+	case last == "KEY" && prev == "PUBLIC", last == "KEYS" && prev == "PUBLIC", last == "PUB", last == "HOSTS":
+		return NatureIdentifier
+	case last == "URL" || last == "URI" || last == "DSN":
+		if slices.Contains(tok, "WEBHOOK") || slices.ContainsFunc(tok, isDatabaseWord) || slices.Contains(tok, "SAS") || slices.Contains(tok, "CONNECTION") {
+			return NatureCredential
+		}
+		if last == "URL" && slices.ContainsFunc(tok, func(t string) bool {
+			return t == "SLACK" || t == "DISCORD" || t == "TEAMS" || t == "HOOK" || t == "HOOKS"
+		}) {
+			return NatureCredential
+		}
+		return NatureIdentifier
+	case identifierTails[last]:
+		return NatureIdentifier
+	}
+	for i, t := range tok {
+		if secretWords[t] {
+			return NatureCredential
+		}
+		if (t == "KEY" || t == "KEYS") && i > 0 && !notSecretKey[tok[i-1]] {
+			return NatureCredential
+		}
+		if t == "CONNECTION" && i+1 < len(tok) && tok[i+1] == "STRING" || t == "CERT" || t == "CERTIFICATE" || t == "AUTH" {
+			return NatureCredential
+		}
+	}
+	switch last {
+	case "KEY", "CONFIG", "B64", "BASE64", "JSON":
+		if slices.Contains(tok, "KUBE") || last == "KEY" || slices.Contains(tok, "ACCOUNT") {
+			return NatureCredential
+		}
+	}
+	return ""
+}
+
+// notSecretKey are words that make the KEY behind them something else than a secret.
+var notSecretKey = set("CACHE", "PROJECT", "PUBLIC", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST")
+
+func isDatabaseWord(t string) bool {
+	switch t {
+	case "DATABASE", "DB", "POSTGRES", "POSTGRESQL", "MYSQL", "MONGO", "MONGODB", "REDIS", "MSSQL", "SQL", "AMQP", "RABBITMQ", "SQLALCHEMY", "PG":
+		return true
+	}
+	return false
+}
+
+// looksSecret reports whether a variable that a file uses but does not define is likely to be a credential.
+func looksSecret(name string) bool { return natureOf(name) == NatureCredential }
+
+// hostResource tells what stands behind a host name or URL.
+func hostResource(url string) Resource {
+	host := url
+	if i := strings.Index(host, "://"); i >= 0 {
+		host = host[i+3:]
+	}
+	if i := strings.LastIndex(host, "@"); i >= 0 {
+		host = host[i+1:]
+	}
+	full := host
+	if i := strings.IndexAny(host, "/?#"); i >= 0 {
+		host = host[:i]
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, ":443"))
+	if host == "" {
+		return Resource{}
+	}
+	for _, h := range hostKinds {
+		if strings.HasSuffix(host, h.suffix) || h.part != "" && strings.Contains(full, h.part) {
+			name := host
+			if h.whole {
+				name = strings.TrimSuffix(full, ".git")
+			}
+			return Resource{h.kind, name}
+		}
+	}
+	return Resource{"http/api", host}
+}
+
+var hostKinds = []struct {
+	suffix, part, kind string
+	whole              bool
+}{
+	{suffix: "ghcr.io", kind: "registry/container"},
+	{suffix: "npm.pkg.github.com", kind: "registry/npm"},
+	{suffix: "maven.pkg.github.com", kind: "registry/maven"},
+	{suffix: "nuget.pkg.github.com", kind: "registry/nuget"},
+	{suffix: "docker.pkg.github.com", kind: "registry/container"},
+	{suffix: "api.github.com", kind: "vcs/github"},
+	{suffix: "github.com", kind: "vcs/github", whole: true},
+	{suffix: "gitlab.com", kind: "vcs/gitlab", whole: true},
+	{suffix: "bitbucket.org", kind: "vcs/bitbucket", whole: true},
+	{suffix: "codeberg.org", kind: "vcs/forgejo", whole: true},
+	{suffix: "dev.azure.com", kind: "vcs/azure-devops", whole: true},
+	{suffix: "visualstudio.com", kind: "vcs/azure-devops", whole: true},
+	{suffix: "docker.io", kind: "registry/container"},
+	{suffix: "hub.docker.com", kind: "registry/container"},
+	{suffix: "quay.io", kind: "registry/container"},
+	{suffix: "gcr.io", kind: "registry/gar"},
+	{suffix: ".pkg.dev", kind: "registry/gar"},
+	{suffix: ".amazonaws.com", part: ".dkr.ecr.", kind: "registry/ecr"},
+	{suffix: "public.ecr.aws", kind: "registry/ecr"},
+	{suffix: ".azurecr.io", kind: "registry/acr"},
+	{suffix: "registry.npmjs.org", kind: "registry/npm"},
+	{suffix: "upload.pypi.org", kind: "registry/pypi"},
+	{suffix: "pypi.org", kind: "registry/pypi"},
+	{suffix: "rubygems.org", kind: "registry/rubygems"},
+	{suffix: "crates.io", kind: "registry/crates.io"},
+	{suffix: "nuget.org", kind: "registry/nuget"},
+	{suffix: "oss.sonatype.org", kind: "registry/maven"},
+	{suffix: "central.sonatype.com", kind: "registry/maven"},
+	{suffix: ".jfrog.io", kind: "registry/artifactory"},
+	{suffix: "\x00", part: "artifactory", kind: "registry/artifactory"},
+	{suffix: "\x00", part: "nexus", kind: "registry/nexus"},
+	{suffix: "hooks.slack.com", kind: "notify/slack"},
+	{suffix: "slack.com", kind: "notify/slack"},
+	{suffix: "discord.com", kind: "notify/chat"},
+	{suffix: "discordapp.com", kind: "notify/chat"},
+	{suffix: "api.telegram.org", kind: "notify/chat"},
+	{suffix: "webhook.office.com", kind: "notify/chat"},
+	{suffix: "circleci.com", kind: "platform/circleci"},
+	{suffix: "api.buildkite.com", kind: "platform/buildkite"},
+	{suffix: "travis-ci.com", kind: "platform/travis"},
+	{suffix: "api.cloudflare.com", kind: "cdn/cloudflare"},
+	{suffix: "sonarcloud.io", kind: "scan/sonar"},
+	{suffix: "app.terraform.io", kind: "iac/terraform-cloud"},
+	{suffix: "vault.azure.net", kind: "secrets-manager/azure-key-vault"},
+	{suffix: "amazonaws.com", kind: "cloud/aws"},
+	{suffix: "googleapis.com", kind: "cloud/gcp"},
+	{suffix: "azure.com", kind: "cloud/azure"},
+}

@@ -1,0 +1,368 @@
+package inventory
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// ghStep is one step while it is read.
+type ghStep struct {
+	node   *node
+	label  string
+	uses   string
+	expo   exposure
+	with   *node
+	env    []ghEnv
+	run    *node
+	row    *consumerRow
+	facts  *facts
+	holes  map[string][]ghRef // of placeholders in the script
+	fedRow bool               // it exchanged the identity token
+	// fetched are outputs that hold values of a secrets manager.
+	fetched map[string]string
+	source  string
+	local   *actionSummary
+}
+
+// prepare reads what a step is, and its script, so that the environment of the
+// job can be judged by what all its steps do with it.
+func (j *ghJob) prepare(n *node) {
+	r := j.w.r
+	s := &ghStep{node: n, uses: r.str(r.get(n, "uses")), with: r.get(n, "with"), run: r.get(n, "run")}
+	s.label = firstOf(r.str(r.get(n, "name")), s.uses, r.str(r.get(n, "id")))
+	s.expo = j.expo.narrow(j.w, r.parseCondition(r.get(n, "if")))
+	if s.expo.never() && len(j.w.events) > 0 {
+		return
+	}
+	s.env = j.w.envOf(n)
+	if s.uses != "" {
+		s.row = findAction(s.uses)
+		if strings.HasPrefix(s.uses, "./") {
+			s.local = r.tree.summary(path.Join(r.src.repo, s.uses), 0)
+			if s.local == nil {
+				r.open(j.at.at(s.label), n.Line, "action", s.uses, "the local action is not in the scanned tree")
+			}
+		}
+	}
+	if s.run != nil {
+		j.prepareScript(s)
+	}
+	if id := r.str(r.get(n, "id")); id != "" {
+		j.byID[id] = s
+	}
+	j.steps = append(j.steps, s)
+}
+
+// prepareScript reads a script with its placeholders turned into variables.
+func (j *ghJob) prepareScript(s *ghStep) {
+	r := j.w.r
+	text := r.str(s.run)
+	s.holes = make(map[string][]ghRef)
+	if strings.Contains(text, "${{") {
+		var b strings.Builder
+		last := 0
+		for i, p := range placeholders(text) {
+			refs := j.w.exprRefs(parseExpr(p.body), p.start, j.matrix, nil)
+			b.WriteString(text[last:p.start])
+			if len(refs) > 0 {
+				name := fmt.Sprintf("__G%d", i)
+				s.holes[name] = refs
+				b.WriteString("${" + name + "}")
+			} else {
+				b.WriteString("X")
+			}
+			b.WriteString(strings.Repeat("\n", strings.Count(text[p.start:p.end], "\n")))
+			last = p.end
+		}
+		b.WriteString(text[last:])
+		text = b.String()
+	}
+	s.facts = readScript(text, nil)
+	for _, u := range s.facts.uses {
+		if u.slot || u.use.known() {
+			j.noteUse(u.name, u.use)
+		}
+	}
+}
+
+// noteUse remembers what a variable of the surroundings is used for; the first consumer that tells counts.
+func (j *ghJob) noteUse(name string, u use) {
+	if old, ok := j.usesOf[name]; !ok || !old.known() && u.known() {
+		j.usesOf[name] = u
+	}
+}
+
+// ownEnv records the credentials in the environment of the workflow and of the job.
+func (j *ghJob) ownEnv() {
+	for _, s := range j.steps {
+		// ${{ env.X }} in an input says what X is used for.
+		for k, v := range j.w.r.pairs(s.with) {
+			for _, ref := range j.w.refsIn(j.w.r.str(v), false, nil) {
+				if ref.kind == refEnv {
+					j.noteUse(ref.name, j.withUse(s, k.Value))
+				}
+			}
+		}
+		if s.row != nil && s.row.known {
+			for _, e := range slices.Concat(j.w.env, j.env) {
+				if u := envUse(e.name); u.res.Kind == s.row.res.Kind {
+					j.noteUse(e.name, u.or(use{res: s.row.res}))
+				}
+			}
+		}
+	}
+	for _, scope := range []struct {
+		env []ghEnv
+		via string
+	}{{j.env, "job env"}, {j.w.env, "workflow env"}} {
+		for _, e := range scope.env {
+			j.refs(nil, e.node, scope.via+": "+e.name, j.envUse(nil, e.name), false)
+		}
+	}
+}
+
+// envUse says what an entry of an environment is for: what scripts do with it
+// counts most, then the action of the step, then the tool that documents the name.
+func (j *ghJob) envUse(s *ghStep, name string) use {
+	u := envUse(name)
+	if j.endpoint != "" && strings.HasPrefix(name, "AWS_") && u.nature == NatureCredential {
+		return secretUse("storage/s3-compatible", j.endpoint)
+	}
+	var best use
+	if s != nil && s.facts != nil {
+		for _, x := range s.facts.uses {
+			if x.name == name && (x.slot && x.use.known() || !best.known() && x.use.known() && !u.known()) {
+				best = x.use
+				if x.slot {
+					break
+				}
+			}
+		}
+	} else if s == nil {
+		best = j.usesOf[name]
+	}
+	if s != nil && s.row != nil && s.row.known && !u.known() {
+		best = best.or(use{res: s.row.res})
+	}
+	if u.nature != "" && best.nature == "" {
+		best.nature = u.nature
+	}
+	return best.or(u)
+}
+
+// readStep records the paths of one step.
+func (j *ghJob) readStep(s *ghStep) {
+	r := j.w.r
+	if strings.HasPrefix(s.uses, "docker://") || s.uses == "" || s.row == nil {
+		// nothing fixed is known about it
+	} else {
+		j.actionPaths(s)
+	}
+	for _, e := range s.env {
+		if strings.HasPrefix(strings.ToUpper(e.name), "AWS_ENDPOINT_URL") && j.endpoint == "" {
+			j.endpoint = r.str(e.node)
+			defer func() { j.endpoint = "" }()
+		}
+	}
+	for _, e := range s.env {
+		j.refs(s, e.node, "step env: "+e.name, j.envUse(s, e.name), false)
+		if op := r.str(e.node); strings.HasPrefix(op, "op://") {
+			r.add(j.placeFor(StaticSecret, s), e.node.Line, Credential{Kind: StaticSecret, Name: e.name, Source: "1password"}, envUse(e.name), "step env: "+e.name)
+		}
+	}
+	for k, v := range r.pairs(s.with) {
+		j.refs(s, v, "with: "+k.Value, j.withUse(s, k.Value), false)
+	}
+	j.refs(s, r.get(s.node, "if"), "if", use{}, true)
+	if s.uses != "" {
+		j.refs(s, r.get(s.node, "uses"), "uses", use{}, false)
+	}
+	if s.facts != nil {
+		j.scriptPaths(s)
+	}
+	if s.local != nil {
+		j.localPaths(s)
+	}
+}
+
+// withUse says what an input of the step's action is for.
+func (j *ghJob) withUse(s *ghStep, key string) use {
+	get := j.input(s)
+	var u use
+	switch {
+	case s.local != nil:
+		u = s.local.inputs[strings.ToLower(key)]
+		if u.nature == "" {
+			u.nature = natureOf(key)
+		}
+	case s.row != nil && s.row.known:
+		u = s.row.inputUse(key, get)
+		if u.nature == "" {
+			u.nature = natureOf(key)
+		}
+		if strings.EqualFold(actionName(s.uses), "actions/checkout") && strings.EqualFold(key, "ssh-key") {
+			u.res = Resource{"ssh/host-or-git", u.res.Name}
+		}
+	default:
+		u = envUse(key)
+		if nature := natureOf(key); nature != "" {
+			u.nature = nature
+		}
+		if !u.known() && s.uses != "" && !strings.HasPrefix(s.uses, "./") {
+			u.res = Resource{unknown, "action " + actionName(s.uses)}
+		}
+	}
+	u.via = "with: " + key
+	return u
+}
+
+// input gives the text of an input of a step.
+func (j *ghJob) input(s *ghStep) func(string) string {
+	return func(name string) string {
+		if v := j.w.r.get(s.with, name); v != nil {
+			return j.w.r.str(v)
+		}
+		for k, v := range j.w.r.pairs(s.with) {
+			if strings.EqualFold(k.Value, name) {
+				return j.w.r.str(v)
+			}
+		}
+		return ""
+	}
+}
+
+// refs records the references of one scalar (or of all below a node) of a step, or of the job when s is nil.
+func (j *ghJob) refs(s *ghStep, n *node, via string, u use, bare bool) {
+	if n == nil {
+		return
+	}
+	j.w.r.scalars(n, func(_ string, leaf *node) {
+		for _, ref := range j.w.refsIn(leaf.Value, bare, j.matrix) {
+			j.ref(s, ref, j.w.r.lineOf(leaf, ref.offset, ref.name), via, u)
+		}
+	})
+}
+
+// ref records one reference.
+func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
+	r := j.w.r
+	switch ref.kind {
+	case refSecret:
+		if u.nature == "" {
+			u.nature = natureOf(ref.name)
+		}
+		if !u.known() {
+			if guess, ok := envNames[strings.ToUpper(ref.name)]; ok && u.res.Name == "" {
+				u.res = guess.res
+			}
+		}
+		r.static(j.placeFor(StaticSecret, s), line, ref.name, u, via)
+	case refAll:
+		r.static(j.placeFor(StaticSecret, s), line, "*", use{res: u.res}, via+" toJSON(secrets)")
+	case refDynamic:
+		r.static(j.placeFor(StaticSecret, s), line, unknown, u, via)
+		r.open(j.at, line, "secret name", "secrets[...]", "the name of the secret is computed at run time")
+	case refToken:
+		if !u.known() {
+			u.res = j.forge()
+		}
+		p := r.platform(j.placeFor(PlatformToken, s), line, tokenName, u, via)
+		if p.Permission == "" {
+			p.Permission = j.scopes()
+		}
+	case refEnv:
+		j.envRef(s, ref.name, u)
+	case refOutput:
+		j.outputRef(s, ref.name, line, via, u)
+	}
+}
+
+// envRef follows ${{ env.X }} to where X is declared. What the job or the
+// workflow declares is one path of the job, which learns its resource here.
+func (j *ghJob) envRef(s *ghStep, name string, u use) {
+	if s == nil {
+		return
+	}
+	for _, e := range s.env {
+		if e.name != name {
+			continue
+		}
+		for _, ref := range j.w.refsIn(j.w.r.str(e.node), false, j.matrix) {
+			if ref.kind != refEnv {
+				j.ref(s, ref, j.w.r.lineOf(e.node, ref.offset, ref.name), "step env: "+name, u)
+			}
+		}
+	}
+}
+
+// outputRef follows an output of an earlier step: a token that it got for the
+// job's identity, or a value that it read from a secrets manager.
+func (j *ghJob) outputRef(s *ghStep, name string, line int, via string, u use) {
+	id, out, _ := strings.Cut(name, ".")
+	from := j.byID[id]
+	if from == nil || from == s {
+		return
+	}
+	if source, ok := from.fetched[strings.ToLower(out)]; ok {
+		if u.nature == "" {
+			u.nature = natureOf(out)
+		}
+		j.w.r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: out, Nature: u.nature, Source: source}, u, via)
+		return
+	}
+	if from.fedRow && u.nature != NatureIdentifier && (u.nature == NatureCredential || looksSecret(out)) {
+		j.w.r.federated(j.placeFor(Federated, s), line, j.issuer(), u, via)
+	}
+}
+
+// ownFields records references in the remaining fields of the job: containers, services, outputs, environment.
+func (j *ghJob) ownFields() {
+	r := j.w.r
+	for k, v := range r.pairs(j.node) {
+		switch k.Value {
+		case "steps", "env", "permissions", "runs-on", "needs", "uses", "secrets", "with":
+			continue
+		case "container":
+			j.containerRefs(v)
+			continue
+		case "services":
+			for _, svc := range r.pairs(v) {
+				j.containerRefs(svc)
+			}
+			continue
+		}
+		j.refs(nil, v, k.Value, use{}, k.Value == "if")
+	}
+}
+
+// containerRefs reads a job container or a service: its registry login and its environment.
+func (j *ghJob) containerRefs(n *node) {
+	r := j.w.r
+	if r.isScalar(n) {
+		j.refs(nil, n, "container", use{}, false)
+		return
+	}
+	res := imageRegistry(r.str(r.get(n, "image")))
+	for k, v := range r.pairs(n) {
+		switch k.Value {
+		case "credentials":
+			for ck, cv := range r.pairs(v) {
+				j.refs(nil, cv, "container credentials: "+ck.Value, use{res: res, nature: natureOf(ck.Value)}, false)
+			}
+		case "env":
+			for ek, ev := range r.pairs(v) {
+				j.refs(nil, ev, "container env: "+ek.Value, envUse(ek.Value), false)
+			}
+		default:
+			j.refs(nil, v, "container", use{}, false)
+		}
+	}
+}
+
+// sortedKeys gives the keys of a map in order, for stable output.
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}

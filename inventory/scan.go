@@ -1,0 +1,344 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are the settings of a scan. The zero value is ready for use.
+type Options struct {
+	// MaxBytes is the largest file that is read; 0 is 4 MiB. A larger one is reported.
+	MaxBytes int64
+	// MaxFiles bounds the number of files looked at; 0 is one million.
+	MaxFiles int
+	// Workers is the number of files read at the same time; 0 is GOMAXPROCS.
+	Workers int
+	// Progress, when set, is told how many files of how many are done. It is
+	// called from one goroutine at a time.
+	Progress func(done, total int)
+	// Now is the clock, for ignores with an expiry; nil is time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultMaxBytes = 4 << 20
+	defaultMaxFiles = 1_000_000
+)
+
+// skipDirs hold no pipelines of the tree itself.
+var skipDirs = set(".git", "node_modules", ".terraform", ".hg", ".svn", "__pycache__", ".venv", ".tox")
+
+// Scan reads every pipeline definition below root, which may also be a single
+// file. It fails only when root itself can't be read or ctx ends: what is
+// wrong with a file is said in the document.
+func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
+	if opt.MaxBytes <= 0 {
+		opt.MaxBytes = defaultMaxBytes
+	}
+	if opt.MaxFiles <= 0 {
+		opt.MaxFiles = defaultMaxFiles
+	}
+	if opt.Workers <= 0 {
+		opt.Workers = runtime.GOMAXPROCS(0)
+	}
+	t, files, err := openTree(root, opt)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*result, len(files))
+	if err := t.readAll(ctx, files, results, opt); err != nil {
+		return nil, err
+	}
+	inv := &Inventory{Version: Version, Root: filepath.ToSlash(root), Files: []File{}, Paths: []Path{}, Findings: []Finding{}, Unresolved: []Unresolved{}}
+	join(t, results)
+	for _, r := range results {
+		if r == nil {
+			continue
+		}
+		inv.Files = append(inv.Files, r.file)
+		inv.Paths = append(inv.Paths, r.paths...)
+		inv.Unresolved = append(inv.Unresolved, r.unresolved...)
+		inv.Findings = append(inv.Findings, r.findings...)
+	}
+	for i := range inv.Paths {
+		inv.Paths[i].ID = inv.Paths[i].id()
+	}
+	inv.sortDocument()
+	return inv, nil
+}
+
+// tree is what is scanned: a directory, its files, and a small cache of files that others refer to.
+type tree struct {
+	root string
+	// above is the absolute directory of root in slashes: part of what a file
+	// is recognised by, so that a scan of one file or of a subdirectory sees
+	// the same systems as a scan of the whole.
+	above string
+	opt   Options
+
+	mu     sync.Mutex
+	cached map[string]*parsed
+	order  []string // of cached, oldest first
+	// claimed are files that another file includes: they are read as part of it, not by themselves.
+	claimed map[string]bool
+}
+
+// parsed is a file that another one refers to.
+type parsed struct {
+	src      *source
+	docs     []*node
+	problems []problem
+	err      error
+	once     sync.Once
+}
+
+// maxCached bounds how many referenced files are kept parsed.
+const maxCached = 256
+
+// openTree lists the candidates below root.
+func openTree(root string, opt Options) (*tree, []string, error) {
+	info, err := os.Stat(root)
+	if err != nil {
+		return nil, nil, fmt.Errorf("inventory: %s can't be scanned: %w", root, err)
+	}
+	t := &tree{root: root, opt: opt, cached: make(map[string]*parsed), claimed: make(map[string]bool)}
+	var files []string
+	if !info.IsDir() {
+		t.root = filepath.Dir(root)
+		files = []string{filepath.Base(root)}
+	}
+	if abs, err := filepath.Abs(t.root); err == nil {
+		t.above = filepath.ToSlash(abs)
+	}
+	if info.IsDir() {
+		if files, err = t.walk(); err != nil {
+			return nil, nil, err
+		}
+	}
+	slices.Sort(files)
+	return t, files, nil
+}
+
+// errTooMany ends a walk at the bound of files.
+var errTooMany = errors.New("too many files")
+
+// walk lists the candidates. It follows no symbolic link to a directory; a
+// link to a file is listed, and openSource decides whether it stays inside.
+func (t *tree) walk() ([]string, error) {
+	var files []string
+	seen := 0
+	err := filepath.WalkDir(t.root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if p == t.root {
+				return err
+			}
+			return nil // an unreadable directory hides its files; there is nothing to say about them
+		}
+		if d.IsDir() {
+			if p != t.root && skipDirs[d.Name()] {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if seen++; seen > t.opt.MaxFiles {
+			return errTooMany
+		}
+		if !candidate(d.Name()) || d.Type()&fs.ModeSymlink != 0 && t.linksToCandidate(p) {
+			return nil
+		}
+		rel, err := filepath.Rel(t.root, p)
+		if err != nil {
+			return nil
+		}
+		files = append(files, filepath.ToSlash(rel))
+		return nil
+	})
+	if err != nil && !errors.Is(err, errTooMany) {
+		return nil, fmt.Errorf("inventory: %s can't be scanned: %w", t.root, err)
+	}
+	return files, nil
+}
+
+// linksToCandidate reports whether a symbolic link leads to a file that the
+// walk meets by itself: it would be read twice.
+func (t *tree) linksToCandidate(p string) bool {
+	target, err := filepath.EvalSymlinks(p)
+	return err == nil && insideTree(t.root, p) == nil && candidate(target)
+}
+
+// readAll reads the files in parallel: first all that stand alone, then those
+// that may be parts of another (GitLab's includes), when it is known which are.
+func (t *tree) readAll(ctx context.Context, files []string, results []*result, opt Options) error {
+	var mu sync.Mutex
+	done := 0
+	step := func() {
+		if opt.Progress != nil {
+			mu.Lock()
+			done++
+			opt.Progress(done, len(files))
+			mu.Unlock()
+		}
+	}
+	var later []int
+	pass := func(indexes []int, second bool) error {
+		work := make(chan int)
+		var wg sync.WaitGroup
+		for range min(opt.Workers, max(len(indexes), 1)) {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for i := range work {
+					r, wait := t.readFile(files[i], second)
+					if wait {
+						mu.Lock()
+						later = append(later, i)
+						mu.Unlock()
+						continue
+					}
+					results[i] = r
+					step()
+				}
+			}()
+		}
+		var err error
+	feed:
+		for _, i := range indexes {
+			select {
+			case work <- i:
+			case <-ctx.Done():
+				err = ctx.Err()
+				break feed
+			}
+		}
+		close(work)
+		wg.Wait()
+		return err
+	}
+	all := make([]int, len(files))
+	for i := range all {
+		all[i] = i
+	}
+	if err := pass(all, false); err != nil {
+		return err
+	}
+	slices.Sort(later)
+	return pass(later, true)
+}
+
+// result is what one file gave.
+type result struct {
+	file       File
+	paths      []Path
+	unresolved []Unresolved
+	findings   []Finding
+	link       links
+}
+
+// readFile reads one file; nil when it is no pipeline definition. wait asks to
+// be called again in the second pass, when every root has claimed its parts.
+func (t *tree) readFile(rel string, second bool) (res *result, wait bool) {
+	full := t.above + "/" + rel
+	src, err := openSource(t.root, rel, t.opt.MaxBytes)
+	if err != nil {
+		ci, sure := pathCI(full)
+		if !sure {
+			return nil, false
+		}
+		f := File{File: rel, CI: ci, Status: StatusUnreadable, Detail: err.Error()}
+		var re *readError
+		if errors.As(err, &re) {
+			f.Line = re.line
+		}
+		return &result{file: f, findings: []Finding{couldNotRead(f)}}, false
+	}
+	ci := recognise(full, src.text)
+	if ci == "" {
+		return nil, false
+	}
+	if ci == GitLab && !second && !isGitLabRoot(rel) {
+		return nil, true
+	}
+	t.mu.Lock()
+	claimed := t.claimed[rel]
+	t.mu.Unlock()
+	if claimed {
+		return &result{file: File{File: rel, CI: ci, Status: StatusRead, Detail: "read as part of the file that includes it", Hash: src.hash}}, false
+	}
+	src.repo = repoOf(rel)
+	return t.parse(src, ci), false
+}
+
+// parse gives the file to its reader. A reader that fails is a file that could
+// not be read, never the end of the scan.
+func (t *tree) parse(src *source, ci CI) (res *result) {
+	f := File{File: src.path, CI: ci, Status: StatusRead, Hash: src.hash}
+	defer func() {
+		if p := recover(); p != nil {
+			f.Status, f.Detail = StatusUnreadable, fmt.Sprintf("the reader failed on this file: %v", p)
+			res = &result{file: f, findings: []Finding{couldNotRead(f)}}
+		}
+	}()
+	if strings.HasSuffix(src.path, ".star") || strings.HasSuffix(src.path, ".jsonnet") {
+		f.Status, f.Detail = StatusUnsupported, "this is a program that generates the pipeline; export its output and scan that"
+		return &result{file: f, unresolved: []Unresolved{{File: src.path, Line: 1, CI: ci, Kind: "generated pipeline", Name: src.path, Why: "the pipeline is made by a program, which is not run"}}}
+	}
+	r := &reader{src: src, ci: ci, tree: t}
+	if ci == Jenkins {
+		readJenkins(r)
+	} else {
+		docs, problems := parseYAML(src.text)
+		r.problems = problems
+		readers[ci](r, docs)
+	}
+	return r.result(f)
+}
+
+// readers are the readers of YAML files.
+var readers map[CI]func(*reader, []*node)
+
+// load gives a file of the tree that another one refers to, parsed; nil when it is not there.
+func (t *tree) load(rel string) *parsed {
+	rel = strings.TrimPrefix(filepath.ToSlash(filepath.Clean(rel)), "./")
+	if rel == ".." || strings.HasPrefix(rel, "../") || filepath.IsAbs(rel) {
+		return nil
+	}
+	t.mu.Lock()
+	p := t.cached[rel]
+	if p == nil {
+		p = &parsed{}
+		t.cached[rel] = p
+		t.order = append(t.order, rel)
+		if len(t.order) > maxCached {
+			delete(t.cached, t.order[0])
+			t.order = t.order[1:]
+		}
+	}
+	t.mu.Unlock()
+	p.once.Do(func() {
+		p.src, p.err = openSource(t.root, rel, t.opt.MaxBytes)
+		if p.err == nil {
+			p.src.repo = repoOf(rel)
+			p.docs, p.problems = parseYAML(p.src.text)
+		}
+	})
+	if p.err != nil {
+		return nil
+	}
+	return p
+}
+
+// claim marks a file as read as part of another one.
+func (t *tree) claim(rel string) {
+	t.mu.Lock()
+	t.claimed[rel] = true
+	t.mu.Unlock()
+}

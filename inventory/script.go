@@ -1,0 +1,256 @@
+package inventory
+
+import (
+	"strings"
+)
+
+// scriptUse is a variable that a script reads without having set it itself.
+type scriptUse struct {
+	name string // the variable
+	line int    // from 0, in the script
+	use  use    // what the command does with it; zero when unknown
+	// slot is true when the command takes the value as a credential or an
+	// identifier at this very place, false when it merely mentions it.
+	slot bool
+}
+
+// actor is a command that acts with an identity that the script does not name: the cloud identity of the job or of its runner.
+type actor struct {
+	family string // "aws", "gcp", "azure", "docker", "k8s", "npm", "pypi", "cargo", "sigstore", ...
+	line   int
+	res    Resource
+	via    string
+}
+
+// exchange is a command that trades an identity token, or asks for one.
+type exchange struct {
+	line  int
+	res   Resource
+	token string // the variable that holds the token, "" when the platform hands it over
+	via   string
+}
+
+// fetched is a value that a command reads from a secrets manager.
+type fetched struct {
+	name, source string
+	line         int
+	res          Resource // the manager
+	family       string   // whose identity reads it: "aws", "gcp", "azure", "vault", "buildkite", ...
+}
+
+// facts are what a script does that an inventory wants to know.
+type facts struct {
+	uses      []scriptUse
+	actors    []actor
+	exchanges []exchange
+	fetched   []fetched
+	// exported are variables that the script hands to later steps, and what they are made of.
+	exported map[string][]string
+}
+
+// scriptReader reads one script.
+type scriptReader struct {
+	facts *facts
+	// alias says what a variable is made of: other variables, or nothing (it is derived or literal).
+	alias map[string][]string
+	seen  map[scriptUse]bool
+	// endpoint is set when AWS commands of the script talk to another host.
+	endpoint string
+}
+
+// readScript finds what a script uses. alias are the variables of the
+// surroundings that stand for others: an env entry KEY: $OTHER is
+// {"KEY": {"OTHER"}}; a variable with a literal value is {"KEY": {}}.
+func readScript(script string, alias map[string][]string) *facts {
+	r := &scriptReader{facts: &facts{}, seen: make(map[scriptUse]bool)}
+	if !worthReading(script) {
+		return r.facts
+	}
+	r.alias = make(map[string][]string, len(alias)+4)
+	for k, v := range alias {
+		r.alias[k] = v
+	}
+	for _, c := range parseShell(script) {
+		r.command(c)
+	}
+	return r.facts
+}
+
+// worthReading skips scripts that neither use a variable nor call a tool that acts with an ambient identity.
+func worthReading(s string) bool {
+	if strings.ContainsAny(s, "$%") {
+		return true
+	}
+	for _, w := range actorHints {
+		if strings.Contains(s, w) {
+			return true
+		}
+	}
+	return false
+}
+
+var actorHints = []string{"aws", "gcloud", "gsutil", "bq ", "az ", "docker", "kubectl", "helm", "publish", "push", "upload", "cosign", "terraform", "vault", "buildkite-agent", "cdk", "sam ", "oidc", "op ", "login", "ssh", "scp", "deploy", "release", "skaffold", "pulumi", "serverless", "sls", "firebase", "gh "}
+
+// command reads one command: assignments first, then what it consumes, then what it merely mentions.
+func (r *scriptReader) command(c *command) {
+	for _, a := range c.assigns {
+		if len(c.words) == 0 || c.words[0] == "export" || c.words[0] == "set" || c.words[0] == "declare" || c.words[0] == "local" || c.words[0] == "readonly" || c.words[0] == "setx" {
+			made := r.madeOf(a.raw)
+			if a.name == "AWS_ENDPOINT_URL" || a.name == "AWS_ENDPOINT_URL_S3" {
+				r.endpoint = a.raw
+			}
+			r.alias[a.name] = made
+			continue
+		}
+		for _, v := range shellVars(a.raw) {
+			r.mention(v.name, a.line, envUse(a.name), envUse(a.name).known())
+		}
+	}
+	switch c.name() {
+	case "":
+		return
+	case "read":
+		for _, w := range c.positional(1, "-p", "-d", "-n", "-t", "-u", "-a") {
+			r.alias[w] = nil
+		}
+		return
+	case "for", "select":
+		r.alias[c.arg(1)] = nil
+	case "unset", "set", "shopt", "declare", "local", "export", "readonly", "typeset":
+		return
+	case "echo", "printf", "cat", "tee", "write-host", "Write-Host", "write-output", "Write-Output", "add-content", "Add-Content", "out-file":
+		if r.handOver(c) {
+			return
+		}
+	}
+	slots := consume(c)
+	for _, s := range slots.values {
+		r.value(s.text, c.line, s.use)
+	}
+	for _, a := range slots.actors {
+		a.line = c.line
+		if a.family == "aws" && r.endpoint != "" {
+			a.family, a.res = "s3-compatible", Resource{"storage/s3-compatible", r.endpoint}
+		}
+		r.facts.actors = append(r.facts.actors, a)
+	}
+	for _, x := range slots.exchanges {
+		x.line = c.line
+		for _, v := range shellVars(x.token) {
+			if names := r.resolve(v.name); len(names) > 0 {
+				x.token = names[0]
+			}
+		}
+		x.token = strings.Trim(x.token, "${}\"")
+		r.facts.exchanges = append(r.facts.exchanges, x)
+	}
+	for _, f := range slots.fetched {
+		f.line = c.line
+		r.facts.fetched = append(r.facts.fetched, f)
+	}
+	r.rest(c, slots.tool)
+}
+
+// madeOf gives the variables that a value is made of. A value that a command
+// computes is made of what it reads only when the command passes it through.
+func (r *scriptReader) madeOf(raw string) []string {
+	out := []string{}
+	if i := strings.Index(raw, "$("); i >= 0 && !isAzureMacro(raw[i:]) || strings.Contains(raw, "`") {
+		for _, w := range []string{"aws ", "curl", "gcloud", "az ", "vault ", "jq -n", "op ", "buildkite-agent", "kubectl", "git ", "date", "http"} {
+			if strings.Contains(raw, w) {
+				return out
+			}
+		}
+	}
+	for _, v := range shellVars(raw) {
+		out = append(out, r.resolve(v.name)...)
+	}
+	return out
+}
+
+// resolve gives the variables behind a name: itself when the script and its surroundings don't set it.
+func (r *scriptReader) resolve(name string) []string {
+	if to, ok := r.alias[name]; ok {
+		return to
+	}
+	return []string{name}
+}
+
+// value records the variables of a text that a command takes as a credential or identifier.
+func (r *scriptReader) value(text string, line int, u use) {
+	for _, v := range shellVars(text) {
+		at := line + strings.Count(text[:v.start], "\n")
+		r.mention(v.name, at, u, true)
+	}
+}
+
+// mention records one variable.
+func (r *scriptReader) mention(name string, line int, u use, slot bool) {
+	for _, n := range r.resolve(name) {
+		s := scriptUse{name: n, line: line, use: u, slot: slot}
+		if !r.seen[s] {
+			r.seen[s] = true
+			r.facts.uses = append(r.facts.uses, s)
+		}
+	}
+}
+
+// rest records what the command mentions beyond its known slots, with the resource of the tool when it has one.
+func (r *scriptReader) rest(c *command, tool use) {
+	line := c.line
+	for _, w := range c.words {
+		for _, v := range shellVars(w) {
+			r.mention(v.name, line+strings.Count(w[:v.start], "\n"), tool, false)
+		}
+	}
+	for _, v := range shellVars(c.stdin) {
+		r.mention(v.name, line+1+strings.Count(c.stdin[:v.start], "\n"), tool, false)
+	}
+}
+
+// handOver reads commands that print: values for later steps ($GITHUB_ENV,
+// $BASH_ENV, ##vso), and files that hold a credential (~/.npmrc, ~/.ssh/id_rsa).
+func (r *scriptReader) handOver(c *command) bool {
+	text := strings.Join(c.words[1:], " ")
+	if c.stdin != "" {
+		text += "\n" + c.stdin
+	}
+	to := c.to
+	if c.name() == "tee" || strings.EqualFold(c.name(), "add-content") || strings.EqualFold(c.name(), "out-file") {
+		to += " " + c.text()
+	}
+	if i := strings.Index(text, "##vso[task.setvariable variable="); i >= 0 {
+		rest := text[i+len("##vso[task.setvariable variable="):]
+		if end := strings.IndexAny(rest, ";]"); end > 0 {
+			r.export(rest[:end], rest[end:])
+			return true
+		}
+	}
+	if strings.Contains(to, "GITHUB_ENV") || strings.Contains(to, "BASH_ENV") || strings.Contains(to, "GITHUB_OUTPUT") || strings.Contains(to, "dotenv") {
+		for _, l := range strings.Split(text, "\n") {
+			l = strings.TrimPrefix(strings.TrimLeft(strings.TrimSpace(l), "-e "), "export ")
+			if name, ok := assignment(l); ok {
+				r.export(name, l[len(name)+1:])
+				if strings.Contains(to, "BASH_ENV") {
+					r.alias[name] = r.madeOf(l[len(name)+1:])
+				}
+			}
+		}
+		// The values are still mentioned here: a secret that is put into the environment is exposed.
+		for _, v := range shellVars(text) {
+			if !strings.HasSuffix(v.name, "_ENV") && v.name != "GITHUB_OUTPUT" {
+				r.mention(v.name, c.line, use{via: c.name() + " to " + strings.Trim(strings.TrimSpace(to), "${}\"")}, false)
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// export records a variable for later steps.
+func (r *scriptReader) export(name, value string) {
+	if r.facts.exported == nil {
+		r.facts.exported = make(map[string][]string)
+	}
+	r.facts.exported[name] = r.madeOf(value)
+}
