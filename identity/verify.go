@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	proviso "github.com/proviso-ci/proviso"
@@ -130,6 +131,16 @@ func (v *Verifier) Start(ctx context.Context) {
 	for _, i := range v.ordered {
 		i.keys.Start(ctx)
 	}
+}
+
+// Refresh asks every issuer for its keys now and waits for all of them. How it
+// went is in Status.
+func (v *Verifier) Refresh(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, i := range v.ordered {
+		wg.Go(func() { _ = i.keys.Refresh(ctx) }) // Status has the failure
+	}
+	wg.Wait()
 }
 
 // Close ends what Start began.

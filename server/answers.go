@@ -77,3 +77,14 @@ func answerFor(code proviso.Code) answer {
 	}
 	return badRequest
 }
+
+// passing are the faults of our own side that mend themselves: the answer says
+// when to ask again. A policy that fails now will fail in a second too.
+var passing = map[proviso.Code]bool{
+	proviso.CodeOverloaded:           true,
+	proviso.CodeRateLimited:          true,
+	proviso.CodeAuditUnavailable:     true,
+	proviso.CodeReplayStore:          true,
+	proviso.CodeDiscoveryUnavailable: true,
+	proviso.CodeJWKSStale:            true,
+}

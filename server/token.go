@@ -22,7 +22,6 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
-		w.Header().Set("Retry-After", "1")
 		s.refuse(w, begun, requestRefusal(proviso.CodeOverloaded, "the broker works on as many requests as it may; try again in a second"))
 		return
 	}
@@ -95,13 +94,11 @@ func (s *Server) refuse(w http.ResponseWriter, begun time.Time, err error) {
 	if refusal.Code == proviso.CodeDPoPNonce {
 		h.Set("DPoP-Nonce", s.parts.Proofs.Nonce())
 	}
-	switch a.status {
-	case http.StatusMethodNotAllowed:
+	if a.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", http.MethodPost)
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		if h.Get("Retry-After") == "" {
-			h.Set("Retry-After", "1")
-		}
+	}
+	if passing[refusal.Code] {
+		h.Set("Retry-After", "1")
 	}
 	writeJSON(w, a.status, append(body, '\n'))
 }

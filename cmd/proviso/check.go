@@ -149,12 +149,12 @@ the broker from starting (exit 1), and what works but deserves a thought
 			if err != nil {
 				return refused(err)
 			}
-			gatherer, err := facts.New(config.Facts, facts.Options{})
+			gatherer, err := facts.New(config.Facts, facts.Options{Log: quiet})
 			if err != nil {
 				return refused(err)
 			}
 			defer gatherer.Close()
-			problems, err := policy.Check(cmd.Context(), config.Policy, policy.Options{Facts: gatherer.Keys()})
+			problems, err := policy.Check(cmd.Context(), config.Policy, policy.Options{Facts: gatherer.Keys(), Log: quiet})
 			if err != nil {
 				return refused(err)
 			}

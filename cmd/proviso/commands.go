@@ -6,12 +6,14 @@ import "github.com/spf13/cobra"
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newDemoCommand(),
+		newDevCommand(),
 		newServeCommand(),
 		newExecCommand(),
 		newTokenCommand(),
 		newGateCommand(),
 		newAuditCommand(),
 		newConfigCommand(),
+		newDoctorCommand(),
 		newVersionCommand(),
 	}
 }

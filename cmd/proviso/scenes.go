@@ -61,7 +61,7 @@ func acts(w *world) []act {
 	return []act{
 		{"The six policies", []scene{
 			{title: "deployment approval", asked: "deploy from main, signed commit, office hours", issuer: github, job: main, grant: "deploy-production", then: deploys},
-			{title: "", asked: "the same from branch release/1.2", issuer: github, job: lab.Job{Commit: w.signed, Branch: "release/1.2"}, grant: "deploy-production", want: proviso.CodePolicyDenied},
+			{title: "", asked: "the same from branch release/1.2", issuer: github, job: lab.Job{Commit: w.release, Branch: "release/1.2"}, grant: "deploy-production", want: proviso.CodePolicyDenied},
 			{title: "", asked: "the same with an unsigned commit", issuer: github, job: lab.Job{Commit: w.bare}, grant: "deploy-production", want: proviso.CodePolicyDenied},
 			{title: "ticket for critical services", asked: "deploy with ticket CHG-42 (approved)", issuer: github, job: main, grant: "deploy-critical", intent: proviso.Intent{TicketID: "CHG-42"}},
 			{title: "", asked: "the same with ticket CHG-43 (unknown)", issuer: github, job: main, grant: "deploy-critical", intent: proviso.Intent{TicketID: "CHG-43"}, want: proviso.CodePolicyDenied},

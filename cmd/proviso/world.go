@@ -33,6 +33,7 @@ type world struct {
 	repo    *lab.Repository
 	signed  string // commits on main
 	bare    string // an unsigned one on main
+	release string // a signed one on release/1.2
 
 	url      string // the broker's
 	gate     *gate.Gate
@@ -138,7 +139,10 @@ func (w *world) startRepository(ctx context.Context) (err error) {
 	if w.bare, err = w.repo.Commit(ctx, lab.Commit{Message: "An unsigned change"}); err != nil {
 		return err
 	}
-	w.signed, err = w.repo.Commit(ctx, lab.Commit{Message: "A signed change", Signer: dana})
+	if w.signed, err = w.repo.Commit(ctx, lab.Commit{Message: "A signed change", Signer: dana}); err != nil {
+		return err
+	}
+	w.release, err = w.repo.Commit(ctx, lab.Commit{Branch: "release/1.2", Message: "A signed backport", Signer: dana})
 	return err
 }
 
