@@ -199,6 +199,36 @@ func TestConstructors(t *testing.T) {
 	}
 }
 
+// Each accessor answers for its own kind only: nothing is coerced.
+func TestAccessors(t *testing.T) {
+	v, err := Parse([]byte(`{"array":["x"],"boolean":true,"integer":7,"null":null,"number":0.5,"object":{"a":"b"},"string":"7"}`), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range v.Fields() {
+		if f.Value.Kind().String() != f.Name {
+			t.Errorf("%s is a %s", f.Name, f.Value.Kind())
+		}
+		_, text := f.Value.Text()
+		truth, isTruth := f.Value.Truth()
+		_, integer := f.Value.Integer()
+		_, number := f.Value.Number()
+		if text != (f.Name == "string") || isTruth != (f.Name == "boolean") || truth != isTruth || integer != (f.Name == "integer") ||
+			number != (f.Name == "integer" || f.Name == "number") || (f.Value.Items() != nil) != (f.Name == "array") || (f.Value.Fields() != nil) != (f.Name == "object") {
+			t.Errorf("%s answers as another kind", f.Name)
+		}
+	}
+	if n, _ := v.Get("integer").Number(); n != 7 {
+		t.Errorf("integer as a number: %v", n)
+	}
+	if got, _ := v.At("object", "a").Text(); got != "b" {
+		t.Errorf("at object, a: %q", got)
+	}
+	if got := StringsOf([]string{"b", "a"}).String(); got != `["b","a"]` {
+		t.Errorf("strings: %s", got)
+	}
+}
+
 // A Value shares nothing with the bytes that it was read from.
 func TestParseCopies(t *testing.T) {
 	data := []byte(`{"name":"value"}`)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/elliptic"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -87,8 +88,8 @@ func TestKeySetRefusals(t *testing.T) {
 // The leaked key is named, so that it stays out of use when the set is cleaned.
 func TestLeakedKeyIsNamed(t *testing.T) {
 	_, err := jose.ParseKeySet(setOf(jwkWith(p256().Key(), "d", `"AAAA"`), `{"kty":"oct","k":"AAAA"}`), allAlgs)
-	e, ok := err.(*jose.Error)
-	if !ok || len(e.Leaked) != 1 || e.Leaked[0] != p256().Key().Thumbprint() {
+	var e *jose.Error
+	if !errors.As(err, &e) || len(e.Leaked) != 1 || e.Leaked[0] != p256().Key().Thumbprint() {
 		t.Errorf("leaked %+v", err)
 	}
 }
@@ -261,5 +262,18 @@ func TestThumbprint(t *testing.T) {
 		if got := set.Keys()[0].Thumbprint(); got != want {
 			t.Errorf("thumbprint %s, want %s", got, want)
 		}
+	}
+}
+
+// In the flow an error keeps its code, its sentence, and its cause apart.
+func TestRefusal(t *testing.T) {
+	cause := errors.New("dial tcp 10.0.0.1:443")
+	r := jose.Refusal(fmt.Errorf("wrapped: %w", &jose.Error{Code: proviso.CodeDiscoveryUnavailable, Msg: "for people", Err: cause}), proviso.StageJob, "other")
+	if r.Code != proviso.CodeDiscoveryUnavailable || r.Public != "for people" || r.Stage != proviso.StageJob || !errors.Is(r, cause) {
+		t.Errorf("%+v", r)
+	}
+	r = jose.Refusal(cause, proviso.StageJob, "other")
+	if r.Code != "other" || strings.Contains(r.Public, "10.0.0.1") || !errors.Is(r, cause) {
+		t.Errorf("%+v", r)
 	}
 }

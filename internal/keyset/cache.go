@@ -238,8 +238,9 @@ func (s *Source) install(got fetched, err error) {
 		s.current.Store(s.afterFailure(last, err, now))
 		return
 	}
+	early := got.age/5 + rand.N(got.age/10) // #nosec G404 -- so that replicas don't ask together; no secret
 	next := &snapshot{set: got.set, jwksURL: got.jwksURL, discovered: got.discovered, fetched: now,
-		refresh: now.Add(got.age*4/5 - rand.N(got.age/10)), expired: now.Add(got.age), stale: now.Add(s.cfg.MaxStale)}
+		refresh: now.Add(got.age - early), expired: now.Add(got.age), stale: now.Add(s.cfg.MaxStale)}
 	s.judge(next)
 	s.report(last, next)
 	s.current.Store(next)

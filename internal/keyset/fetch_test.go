@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -216,7 +217,11 @@ func TestMisbehaviour(t *testing.T) {
 			if got != nil || codeOf(t, err) != tt.want {
 				t.Fatalf("%v, want %s", err, tt.want)
 			}
-			if msg := err.(*jose.Error).Msg; strings.Contains(msg, "evil.example") || strings.Contains(msg, "127.0.0.1") {
+			var e *jose.Error
+			if !errors.As(err, &e) {
+				t.Fatal(err)
+			}
+			if msg := e.Msg; strings.Contains(msg, "evil.example") || strings.Contains(msg, "127.0.0.1") {
 				t.Errorf("the message for the caller says too much: %s", msg)
 			}
 			if s.Status().TotalFetches != 1 {
