@@ -343,11 +343,11 @@ func (c *claims) subject(beginning, separator string, forms ...[]string) {
 	c.disagree("sub", sub, "its default form, made of this token's claims,", strings.Join(forms[0], ""))
 }
 
-// follows reports whether s begins with the parts, one after the other, none of
-// them empty, and gives the rest.
+// follows reports whether s begins with the parts, one after the other, and
+// gives the rest.
 func follows(s string, parts []string) (rest string, ok bool) {
 	for _, p := range parts {
-		if p == "" || !strings.HasPrefix(s, p) {
+		if !strings.HasPrefix(s, p) {
 			return "", false
 		}
 		s = s[len(p):]

@@ -208,7 +208,7 @@ func TestStringsAreNormalised(t *testing.T) {
 			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got.Document(), want.Document())
 		}
 	}
-	for _, bad := range []any{"1 ", "01", "+1", "1.0", "0", 0, -1, 1.5, "0x1", "1e3", "9999999999"} {
+	for _, bad := range []any{"1 ", "01", "+1", "1.0", "0", 0, -1, 1.5, "0x1", "1e3", "9999999999", "1000000000", 1_000_000_000, 5_000_000_000} {
 		job, err := verify(t, v, example(t, "github").with("run_attempt", bad))
 		wantCode(t, job, err, proviso.CodeClaimType)
 	}

@@ -236,7 +236,7 @@ func TestReplayKeys(t *testing.T) {
 	github, buildkite := confs()["github"], confs()["buildkite"]
 	off := confs()["gitlab"]
 	off.Replay = ReplayOff
-	v := newVerifier(t, github, buildkite, off)
+	v := newVerifier(t, github, buildkite, off, confs()["azure-devops"])
 	replay := func(c claimSet) (string, [32]byte) {
 		t.Helper()
 		job, err := verify(t, v, c)
@@ -250,6 +250,9 @@ func TestReplayKeys(t *testing.T) {
 	_, other := replay(gh.with("jti", "another"))
 	if mode != ReplayJTI || a != again || a == other {
 		t.Errorf("jti mode: mode %q, the same jti gives one key %v, another gives another %v", mode, a == again, a != other)
+	}
+	if _, other := replay(example(t, "azure-devops").with("jti", gh["jti"])); a == other {
+		t.Error("two issuers' tokens with one jti are taken for one token")
 	}
 	mode, b := replay(bk)
 	_, again = replay(bk)
