@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ const (
 // world is a minter with real keys, and a real log that gives warrants.
 type world struct {
 	t      *testing.T
-	time   time.Time
+	clock  atomic.Int64 // Unix nanoseconds; the log reads it beside the test
 	keys   *pass.Keyring
 	ca     *Authority
 	log    *audit.Log
@@ -43,7 +44,8 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, time: time.Date(2026, 11, 24, 9, 0, 0, 400e6, time.UTC)}
+	w := &world{t: t}
+	w.set(time.Date(2026, 11, 24, 9, 0, 0, 400e6, time.UTC))
 	dir := t.TempDir()
 	var err error
 	w.keys, err = pass.OpenKeyring(filepath.Join(dir, "keys"), pass.KeyringConfig{}, w.now)
@@ -55,7 +57,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) now() time.Time { return w.time }
+func (w *world) now() time.Time  { return time.Unix(0, w.clock.Load()).UTC() }
+func (w *world) set(t time.Time) { w.clock.Store(t.UnixNano()) }
 
 func (w *world) must(err error) {
 	w.t.Helper()
@@ -356,7 +359,7 @@ func TestAWarrantThatRanOutMintsNothing(t *testing.T) {
 	terms, err := o.Plan(context.Background(), testRequest())
 	w.must(err)
 	warrant := w.warrant(terms)
-	w.time = w.time.Add(time.Minute)
+	w.set(w.now().Add(time.Minute))
 	_, err = o.Mint(context.Background(), warrant, Material{})
 	wantCode(t, err, CodeTermsMismatch)
 }

@@ -3,12 +3,12 @@ package credential
 import (
 	"bytes"
 	"crypto"
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -123,7 +123,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"key usage":                 {csr(t, key, extension(oidKeyUsage, 3, 2, 1, 6)), proviso.CodeCSRRejected},
 		"name constraints":          {csr(t, key, extension(asn1.ObjectIdentifier{2, 5, 29, 30}, 0x30, 0)), proviso.CodeCSRRejected},
 		"an unknown extension":      {csr(t, key, extension(asn1.ObjectIdentifier{1, 2, 3}, 5, 0)), proviso.CodeCSRRejected},
-		"a challenge password":      {csr(t, key, challengePassword), proviso.CodeCSRRejected},
+		"a challenge password":      {withChallengePassword(t, key), proviso.CodeCSRRejected},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := readCSR(test.csr)
@@ -135,10 +135,38 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
-//lint:ignore SA1019 this is the only way to put such an attribute into a request
-func challengePassword(c *x509.CertificateRequest) {
-	c.Attributes = []pkix.AttributeTypeAndValueSET{{Type: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 7},
-		Value: [][]pkix.AttributeTypeAndValue{{{Type: asn1.ObjectIdentifier{1, 2, 3}, Value: "secret"}}}}}
+// withChallengePassword makes a request with an attribute that crypto/x509 no
+// longer writes, by hand; it is signed with key.
+func withChallengePassword(t testing.TB, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	block, _ := pem.Decode(csr(t, key, nil))
+	var outer struct {
+		Body      asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	_, err := asn1.Unmarshal(block.Bytes, &outer)
+	must(t, err)
+	// The body ends with an empty [0] of attributes; one takes its place.
+	attribute := []byte{0x30, 17, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 7, 0x31, 4, 0x0c, 2, 'p', 'w'}
+	content, ok := bytes.CutSuffix(outer.Body.Bytes, []byte{0xa0, 0})
+	if !ok {
+		t.Fatal("the request has no empty attributes")
+	}
+	content = append(append(bytes.Clone(content), 0xa0, byte(len(attribute))), attribute...)
+	body, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagSequence, IsCompound: true, Bytes: content})
+	must(t, err)
+	sum := sha256.Sum256(body)
+	signature, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	must(t, err)
+	outer.Body = asn1.RawValue{FullBytes: body}
+	outer.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
+	der, err := asn1.Marshal(outer)
+	must(t, err)
+	if parsed, err := x509.ParseCertificateRequest(der); err != nil || parsed.CheckSignature() != nil {
+		t.Fatalf("crypto/x509 would refuse it anyway: %v", err)
+	}
+	return pemOf(der)
 }
 
 // graft puts the body of one request under the signature of another.
@@ -183,7 +211,7 @@ func TestWeakKeysByThemselves(t *testing.T) {
 	even, exponent := k.PublicKey, k.PublicKey
 	even.N = new(bigInt).Lsh(k.N, 1)
 	exponent.E = 3
-	for name, public := range map[string]crypto.PublicKey{"even modulus": &even, "exponent 3": &exponent, "nil": nil, "DSA": &dsa.PublicKey{}, "by value": k.PublicKey} {
+	for name, public := range map[string]crypto.PublicKey{"even modulus": &even, "exponent 3": &exponent, "nil": nil, "by value": k.PublicKey} {
 		if weakKey(public) == "" {
 			t.Errorf("%s: taken", name)
 		}

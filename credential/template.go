@@ -148,17 +148,6 @@ func checkDNS(name string) error {
 	return nil
 }
 
-// names gives the placeholders in use.
-func (t template) names() []string {
-	var out []string
-	for _, p := range t.parts {
-		if p.name != "" {
-			out = append(out, p.name)
-		}
-	}
-	return out
-}
-
 func (t template) write(value func(name string) string) string {
 	var b strings.Builder
 	for _, p := range t.parts {

@@ -104,7 +104,7 @@ func TestACertificateIsWhatItsWarrantSays(t *testing.T) {
 // A TLS server of the standard library, and OpenSSL, are the stock verifiers.
 func TestStockVerifiersTakeACertificate(t *testing.T) {
 	w := newWorld(t)
-	w.time = time.Now()
+	w.set(time.Now())
 	var err error
 	w.ca, err = OpenAuthority(filepath.Join(t.TempDir(), "ca"), CAConfig{Name: "Acme Jobs"}, time.Now)
 	w.must(err)
@@ -280,7 +280,7 @@ func TestACertificateThatIsNotTheRecordedOneIsRefused(t *testing.T) {
 func TestNoCertificateOutlivesTheAuthority(t *testing.T) {
 	w := newWorld(t)
 	o := w.offer(certConfig(), time.Hour)
-	w.time = w.ca.Expires().Add(-30 * time.Minute)
+	w.set(w.ca.Expires().Add(-30 * time.Minute))
 	_, err := o.Plan(context.Background(), certRequest(t, ecKey(t)))
 	wantCode(t, err, proviso.CodeTokenLifetime)
 	r := certRequest(t, ecKey(t))

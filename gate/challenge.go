@@ -17,24 +17,26 @@ type outcome struct {
 	dpop   bool   // the challenge is for DPoP alone
 }
 
-// outcomeOf is the one place where a refusal becomes a status. What the gate
-// can't check is a 503: the client's token may be fine.
+// outcomes is the one place where a refusal becomes a status. What isn't here
+// is the token's fault; what the gate can't check is a 503, because the client's
+// token may be fine.
+var outcomes = map[proviso.Code]outcome{
+	CodeTokenMissing:                  {status: http.StatusUnauthorized},
+	CodeAuthorizationMalformed:        {status: http.StatusBadRequest, err: "invalid_request"},
+	proviso.CodeDPoPProof:             {status: http.StatusUnauthorized, err: "invalid_dpop_proof", dpop: true},
+	proviso.CodeDPoPNonce:             {status: http.StatusUnauthorized, err: "use_dpop_nonce", dpop: true},
+	pass.CodeScopeInsufficient:        {status: http.StatusForbidden, err: "insufficient_scope"},
+	CodeRouteUnmatched:                {status: http.StatusForbidden},
+	CodePathAmbiguous:                 {status: http.StatusForbidden},
+	CodeProxyUntrusted:                {status: http.StatusForbidden},
+	CodeProxyHeaders:                  {status: http.StatusForbidden},
+	proviso.CodeReplayStoreFull:       {status: http.StatusServiceUnavailable},
+	proviso.CodeConfigAudienceMissing: {status: http.StatusServiceUnavailable},
+}
+
 func outcomeOf(code proviso.Code) outcome {
-	switch code {
-	case CodeTokenMissing:
-		return outcome{status: http.StatusUnauthorized}
-	case CodeAuthorizationMalformed:
-		return outcome{status: http.StatusBadRequest, err: "invalid_request"}
-	case proviso.CodeDPoPProof:
-		return outcome{status: http.StatusUnauthorized, err: "invalid_dpop_proof", dpop: true}
-	case proviso.CodeDPoPNonce:
-		return outcome{status: http.StatusUnauthorized, err: "use_dpop_nonce", dpop: true}
-	case pass.CodeScopeInsufficient:
-		return outcome{status: http.StatusForbidden, err: "insufficient_scope"}
-	case CodeRouteUnmatched, CodePathAmbiguous, CodeProxyUntrusted, CodeProxyHeaders:
-		return outcome{status: http.StatusForbidden}
-	case proviso.CodeReplayStoreFull, proviso.CodeConfigAudienceMissing:
-		return outcome{status: http.StatusServiceUnavailable}
+	if o, ok := outcomes[code]; ok {
+		return o
 	}
 	if strings.HasPrefix(string(code), "jwks_") || strings.HasPrefix(string(code), "discovery_") {
 		return outcome{status: http.StatusServiceUnavailable}
@@ -70,7 +72,7 @@ func (g *Gate) answer(w http.ResponseWriter, r *http.Request, refusal *proviso.R
 		document.Member("stage", document.StringOf(string(refusal.Stage)))))
 	h.Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(o.status)
-	w.Write(append(body, '\n'))
+	_, _ = w.Write(append(body, '\n')) // a client that is gone misses nothing
 }
 
 // challenge is one header value, with both schemes where the client may choose:

@@ -257,13 +257,7 @@ func (c *ProofChecker) nonceOf(slot int64) string {
 // demandsNonce: a proof without one may have been shown before the start for as
 // long as its iat could be before the start.
 func (c *ProofChecker) demandsNonce(now time.Time) bool {
-	switch c.cfg.Nonce {
-	case NonceAlways:
-		return true
-	case NonceAtStart:
-		return now.Before(c.started.Add(c.window()))
-	}
-	return false
+	return c.cfg.Nonce == NonceAlways || c.cfg.Nonce == NonceAtStart && now.Before(c.started.Add(c.window()))
 }
 
 // window is how long a proof can be accepted, from the earliest to the latest

@@ -327,16 +327,6 @@ func refuse(code proviso.Code, public string, args ...any) *proviso.Refusal {
 	return proviso.Refuse(StageAccess, code, public, args...)
 }
 
-// refusalOf makes a refusal of what jose or a key source said.
-func refusalOf(err error) error {
-	var e *jose.Error
-	if errors.As(err, &e) {
-		if err == error(e) { // nothing that Public doesn't say
-			err = nil
-		}
-		return &proviso.Refusal{Stage: StageAccess, Code: e.Code, Public: e.Msg, Err: err}
-	}
-	r := *proviso.AsRefusal(err, StageAccess, proviso.CodeJWKSStale)
-	r.Stage = StageAccess
-	return &r
-}
+// refusalOf makes a refusal of what jose or a key source said. An error that
+// says nothing to the caller is that there is no key now.
+func refusalOf(err error) error { return jose.Refusal(err, StageAccess, proviso.CodeJWKSStale) }
