@@ -18,11 +18,11 @@ const readBytes = 1 << 20
 // the pieces' order is a *Finding; an error of visit ends the reading.
 func eachEntry(ctx context.Context, db *store.DB, from, to int64, visit func(index int64, entry []byte) error) error {
 	for next := from; next < to; {
-		batches, err := db.Batches(ctx, next, readBytes)
+		batches, err := db.Batches(ctx, next, to, readBytes)
 		if err != nil {
 			return fmt.Errorf("the log can't be read: %w", err)
 		}
-		if len(batches) == 0 || batches[len(batches)-1].Size <= next {
+		if len(batches) == 0 {
 			return found(proviso.CodeTruncated, next, "the log ends before this entry")
 		}
 		for _, b := range batches {

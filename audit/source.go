@@ -18,8 +18,9 @@ import (
 // Source is a copy of a log that VerifyLog reads: a store, an exported
 // directory, or tiles over HTTP. Nothing that comes from it is believed.
 type Source struct {
-	// checkpoint reads the newest signed checkpoint; fs.ErrNotExist if there is none.
-	checkpoint func(ctx context.Context) ([]byte, error)
+	// checkpoint reads the newest signed checkpoint, and how many entries the copy
+	// claims to have under it, -1 if it doesn't say; fs.ErrNotExist if there is none.
+	checkpoint func(ctx context.Context) (note []byte, size int64, err error)
 	// tile reads a hash tile; nil if the copy holds none.
 	tile func(ctx context.Context, r resource) ([]byte, error)
 	// groups reads entries in order, some at a time, beginning with the group that
@@ -41,24 +42,21 @@ type group struct {
 // where the hash tiles were altered to match.
 func StoreSource(db *store.DB) Source {
 	return Source{
-		checkpoint: func(ctx context.Context) ([]byte, error) {
+		checkpoint: func(ctx context.Context) ([]byte, int64, error) {
 			last, err := db.LastBatch(ctx)
 			if err == nil && last.Size == 0 {
 				err = fs.ErrNotExist
 			}
-			return last.Note, err
+			return last.Note, last.Size, err
 		},
 		tile: func(ctx context.Context, r resource) ([]byte, error) {
 			return db.TileData(ctx, r.level, r.number)
 		},
 		groups: func(ctx context.Context, from, size int64) ([]group, error) {
-			batches, err := db.Batches(ctx, from, readBytes)
+			batches, err := db.Batches(ctx, from, size, readBytes)
 			var out []group
 			for _, b := range batches {
 				out = append(out, group{b.First, b.Size, b.Entries, b.Note, b.Damaged})
-			}
-			if n := len(out); n > 0 && out[n-1].size <= from {
-				out = nil
 			}
 			return out, err
 		},
@@ -116,13 +114,15 @@ const maxBundle = tileWidth * (2 + maxEntry)
 
 // pathSource reads a log by the paths of tlog-tiles.
 func pathSource(read func(ctx context.Context, path string, limit int64) ([]byte, error)) Source {
-	// A partial resource may have been replaced by the full one, whose
-	// beginning it is.
 	get := func(ctx context.Context, r resource, limit int64) ([]byte, error) {
 		data, err := read(ctx, r.path(), limit)
 		if errors.Is(err, fs.ErrNotExist) && r.width < tileWidth {
-			r.width = tileWidth
-			data, err = read(ctx, r.path(), limit)
+			// A partial resource may have been replaced by the full one, whose
+			// beginning it is.
+			full := r
+			full.width = tileWidth
+			data, err = read(ctx, full.path(), limit)
+			data = r.clip(data)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
@@ -133,7 +133,10 @@ func pathSource(read func(ctx context.Context, path string, limit int64) ([]byte
 		return data, nil
 	}
 	return Source{
-		checkpoint: func(ctx context.Context) ([]byte, error) { return read(ctx, checkpointPath, maxNote) },
+		checkpoint: func(ctx context.Context) ([]byte, int64, error) {
+			note, err := read(ctx, checkpointPath, maxNote)
+			return note, -1, err
+		},
 		tile: func(ctx context.Context, r resource) ([]byte, error) {
 			return get(ctx, r, tileWidth*hashSize)
 		},
@@ -145,22 +148,24 @@ func pathSource(read func(ctx context.Context, path string, limit int64) ([]byte
 				return nil, err
 			}
 			first := r.number * tileWidth
-			return []group{{first: first, size: first + int64(r.width), bundle: clip(data, r.width)}}, nil
+			return []group{{first: first, size: first + int64(r.width), bundle: data}}, nil
 		},
 	}
 }
 
-// clip cuts a bundle that came in place of a shorter one. A bundle that is torn
-// stays as it is.
-func clip(bundle []byte, width int) []byte {
-	rest := bundle
-	for range width {
+// clip cuts what came in place of a narrower resource. What is torn stays torn.
+func (r resource) clip(data []byte) []byte {
+	if r.level != entriesLevel {
+		return data[:min(len(data), r.width*hashSize)]
+	}
+	rest := data
+	for range r.width {
 		var err error
 		if _, rest, err = nextEntry(rest); err != nil {
-			return bundle
+			return data
 		}
 	}
-	return bundle[:len(bundle)-len(rest)]
+	return data[:len(data)-len(rest)]
 }
 
 // read gives the text of one resource of a log's current tree from its store,

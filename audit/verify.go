@@ -51,7 +51,7 @@ func VerifyLog(ctx context.Context, src Source, vkey string, known Known) (Repor
 	if err := w.expect(known); err != nil {
 		return Report{}, err
 	}
-	text, err := src.checkpoint(ctx)
+	text, claimed, err := src.checkpoint(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		if len(w.marks) > 0 {
 			return Report{}, found(proviso.CodeRollback, 0, "the log is empty, and it once had %d entries", w.marks[len(w.marks)-1].size)
@@ -66,6 +66,9 @@ func VerifyLog(ctx context.Context, src Source, vkey string, known Known) (Repor
 	}
 	if err := w.all(ctx, signed); err != nil {
 		return Report{}, err
+	}
+	if claimed >= 0 && claimed != signed.size {
+		return Report{}, found(proviso.CodeTornTail, signed.size, "the log has %d entries, and its newest checkpoint is of %d", claimed, signed.size)
 	}
 	w.report.Origin, w.report.Size, w.report.Root = v.Name(), signed.size, signed.root.String()
 	w.report.Known = len(known.Checkpoints) + len(known.Receipts)
@@ -219,10 +222,12 @@ func (w *walk) group(ctx context.Context, g group, size int64) error {
 	if f := w.compare(leaves, want, g); f != nil {
 		return f
 	}
-	if int64(len(entries)) != g.size-g.first || torn {
-		f := found(proviso.CodeTornTail, g.first+int64(len(entries)), "torn: what should hold the entries %d to %d holds %d of them whole", g.first, g.size-1, len(entries))
-		f.Last = max(f.Index, g.size-1)
+	if n := g.first + int64(len(entries)); n < g.size {
+		f := found(proviso.CodeTornTail, n, "torn: what should hold the entries %d to %d ends within this one", g.first, g.size-1)
+		f.Last = g.size - 1
 		return f
+	} else if n > g.size || torn {
+		return found(proviso.CodeTornTail, g.size, "what should hold the entries %d to %d goes on behind them", g.first, g.size-1)
 	}
 	old := w.edge.size
 	for i, e := range entries {

@@ -38,6 +38,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 )
@@ -60,6 +61,8 @@ type DB struct {
 	stmts   statements
 	used    claims
 	packed  []byte
+
+	keyCount atomic.Int64 // of used
 }
 
 // Open opens the store in directory dir, and makes it if there is none.
@@ -102,6 +105,7 @@ func Open(dir string) (_ *DB, err error) {
 	if db.used, err = db.loadClaims(ctx); err != nil {
 		return nil, err
 	}
+	db.keyCount.Store(int64(len(db.used.keys)))
 	return db, nil
 }
 

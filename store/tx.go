@@ -141,6 +141,7 @@ func (t *Tx) Commit() error {
 		return err
 	}
 	t.db.used.settle(&t.claimed)
+	t.db.keyCount.Store(int64(len(t.db.used.keys)))
 	t.end()
 	return nil
 }
@@ -201,12 +202,13 @@ func (db *DB) LastBatch(ctx context.Context) (Batch, error) {
 	return b, err
 }
 
-// Batches reads whole commits in order, beginning with the one that holds entry
-// from, as many as have about maxBytes of entries, and at least one where there
-// is one. If none holds from, it begins with the first behind it. It keeps no transaction open, so a slow reader holds nobody up.
-func (db *DB) Batches(ctx context.Context, from int64, maxBytes int) ([]Batch, error) {
+// Batches reads whole commits in order: from the one that holds entry from (or,
+// if none does, the first behind it) to the one that holds entry to-1, but no
+// more than have about maxBytes of entries, and at least one if there is one.
+// It leaves no transaction open, so a slow reader holds nobody up.
+func (db *DB) Batches(ctx context.Context, from, to int64, maxBytes int) ([]Batch, error) {
 	rows, err := db.read.QueryContext(ctx, `SELECT first, size, note, entries FROM batch
-		WHERE first >= coalesce((SELECT max(first) FROM batch WHERE first <= ?1), ?1) ORDER BY first`, from)
+		WHERE first >= coalesce((SELECT max(first) FROM batch WHERE first <= ?1), ?1) AND first < ?2 ORDER BY first`, from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +218,9 @@ func (db *DB) Batches(ctx context.Context, from int64, maxBytes int) ([]Batch, e
 		var b Batch
 		if err := rows.Scan(&b.First, &b.Size, &b.Note, &b.Entries); err != nil {
 			return nil, err
+		}
+		if b.Size <= from {
+			continue
 		}
 		n += len(b.Entries)
 		if b.Entries, err = unpack(b.Entries); err != nil {
