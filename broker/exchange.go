@@ -45,7 +45,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 	ctx = rec.stage(ctx, proviso.StageJob)
 	job, err := b.Identities.Verify(ctx, req.SubjectToken)
 	if err != nil {
-		return nil, err
+		return nil, rec.learnStranger(err)
 	}
 	rec.learnJob(job)
 	if err := b.admit(job); err != nil {

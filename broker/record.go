@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -90,6 +91,18 @@ func (r *record) learnJob(job identity.Job) {
 	r.entry.JTI = job.JTI()
 	r.entry.Actor = id.Actor
 	r.entry.Identity = job.Document()
+}
+
+// learnStranger keeps what a refused token whose signature holds says of itself:
+// a fork's pull request, a job of another tenant. It is nobody's identity.
+func (r *record) learnStranger(err error) error {
+	var refused *identity.Refused
+	if errors.As(err, &refused) {
+		r.entry.Issuer = refused.Issuer
+		r.entry.TokenHash = refused.Hash
+		r.entry.Identity = document.ObjectOf(document.Member("claims", refused.Claims))
+	}
+	return err
 }
 
 func (r *record) learnGrant(g *Grant) { r.grant = g }

@@ -190,8 +190,26 @@ func (v *Verifier) Verify(ctx context.Context, compact string) (Job, error) {
 	if err := tok.Verify(key); err != nil {
 		return Job{}, refusal(err)
 	}
-	return i.admit(tok, v.now())
+	j, err := i.admit(tok, v.now())
+	if err != nil {
+		hash := tok.SignedHash()
+		return Job{}, &Refused{Refusal: refusal(err), Issuer: i.name, Hash: hex.EncodeToString(hash[:]), Claims: tok.Claims}
+	}
+	return j, nil
 }
+
+// Refused is the refusal of a token whose signature holds. What it says of
+// itself is for the record, so that an attempt has a name: it is nobody's
+// identity, and nothing is decided on it.
+type Refused struct {
+	*proviso.Refusal
+	Issuer string // the issuer's name in the configuration
+	Hash   string // as Job.TokenHash
+	Claims document.Value
+}
+
+// Unwrap gives the refusal.
+func (r *Refused) Unwrap() error { return r.Refusal }
 
 func algNames(algs []jose.Alg) string {
 	names := make([]string, len(algs))
