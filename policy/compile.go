@@ -23,6 +23,9 @@ type program struct {
 	data     ast.Object
 	modules  []module // decisions, in the order of their paths
 	tests    []module
+	packages  map[string][]string // paths of the modules of each package
+	content   map[string]string   // of modules and data, by path
+	dataFiles []file
 	// source is the modules as their authors wrote them, names resolved and
 	// variables made unique, but conditions still whole. Explanations walk it.
 	source map[string]*ast.Module
@@ -32,21 +35,24 @@ type program struct {
 
 // compile parses, checks and compiles the files of a tree.
 func compile(t tree, extraFacts map[string]string) (*program, Problems) {
-	p := &program{source: map[string]*ast.Module{}, index: map[string][]*ast.Rule{}, schema: schemaSet(extraFacts)}
+	p := &program{packages: map[string][]string{}, content: map[string]string{}, source: map[string]*ast.Module{}, index: map[string][]*ast.Rule{}, schema: schemaSet(extraFacts)}
 	var problems Problems
 	for _, f := range t.files {
+		p.content[f.path] = f.content
 		if f.isData() {
+			p.dataFiles = append(p.dataFiles, f)
 			continue
 		}
 		m, bad := parse(f)
 		if len(bad) == 0 {
-			bad = checkModule(m)
+			bad = checkModule(m, extraFacts)
 		}
 		problems = append(problems, bad...)
 		if f.isTest() {
 			p.tests = append(p.tests, m)
 		} else {
 			p.modules = append(p.modules, m)
+			p.packages[m.name] = append(p.packages[m.name], m.path)
 		}
 	}
 	data, bad := dataDocument(t.files)
@@ -102,9 +108,9 @@ func syntaxOf(ms []module) map[string]*ast.Module {
 }
 
 // checkModule looks at what the parser allows and Proviso does not.
-func checkModule(m module) Problems {
+func checkModule(m module, extraFacts map[string]string) Problems {
 	problems := checkBuiltins(m)
-	name := m.pkg()
+	name := m.name
 	switch {
 	case name == "":
 		problems = append(problems, m.problem(CodeTypeCheck, m.syntax.Package.Location,
@@ -113,6 +119,7 @@ func checkModule(m module) Problems {
 		problems = append(problems, m.problem(proviso.CodePolicyScope, m.syntax.Package.Location,
 			"use another name", "the package %s would configure OPA itself; here it has no effect, and no policy reaches the record", name))
 	}
+	problems = append(problems, checkWith(m, extraFacts)...)
 	if m.old {
 		// Today's Rego refuses these by itself; the older syntax let them through.
 		opts := ast.RegoCheckOptions{NoDuplicateImports: true, NoRootDocumentOverrides: true, NoDeprecatedBuiltins: true}
@@ -121,6 +128,38 @@ func checkModule(m module) Problems {
 		}
 	}
 	return problems
+}
+
+// checkWith finds misspelt fields in "with input.identity.rolle as ...", which
+// the type checker doesn't look at: such a test would test nothing.
+func checkWith(m module, extraFacts map[string]string) Problems {
+	var out Problems
+	ast.WalkWiths(m.syntax, func(w *ast.With) bool {
+		ref, ok := w.Target.Value.(ast.Ref)
+		if !ok || !ref[0].Equal(ast.InputRootDocument) {
+			return false
+		}
+		path := constantPath(ref[1:])
+		for i := range path {
+			names, free := fieldsAt(path[:i])
+			if free {
+				break
+			}
+			if _, extra := extraFacts[path[i]]; extra && i == 1 && path[0] == "context" {
+				break
+			}
+			if !slices.Contains(names, path[i]) {
+				owner, hint := strings.Join(append([]string{"input"}, path[:i]...), "."), ""
+				if near := nearest(path[i], names); near != "" {
+					hint = fmt.Sprintf("did you mean %s.%s?", owner, near)
+				}
+				out = append(out, m.problem(CodeTypeCheck, w.Location, hint, "%s has no field %s", owner, path[i]))
+				break
+			}
+		}
+		return false
+	})
+	return out
 }
 
 func (p *program) compileProblems(list ast.Errors, modules []module) Problems {

@@ -10,6 +10,9 @@ import (
 // unwanted explains a negation that failed: what holds, and should not.
 func (x *explainer) unwanted(body ast.Body, loc *ast.Location, sc *scope, envs []env, depth int) []finding {
 	if len(body) == 1 {
+		if out := x.undecided(body[0], loc, sc, envs, depth); len(out) > 0 {
+			return out
+		}
 		if or, ok := body[0].Terms.(*ast.LogicalOr); ok && !body[0].Negated && len(body[0].With) == 0 {
 			return x.unwantedEither(or, loc, sc, envs, depth)
 		}
@@ -24,6 +27,20 @@ func (x *explainer) unwanted(body ast.Body, loc *ast.Location, sc *scope, envs [
 		f.message += ": " + now
 	}
 	return []finding{f}
+}
+
+// undecided explains a negation that fails although what it negates doesn't
+// hold: Rego evaluates the arguments of a call before "not", so one that has
+// no value leaves the whole condition without one.
+func (x *explainer) undecided(cond *ast.Expr, loc *ast.Location, sc *scope, envs []env, depth int) []finding {
+	terms, ok := cond.Terms.([]*ast.Term)
+	if !ok {
+		return nil
+	}
+	if holding, err := x.each(cond, envs); err != nil || len(holding) > 0 {
+		return nil
+	}
+	return x.undefined(terms[1:], sc, envs, loc, depth, always("a known value"))
 }
 
 // unwantedEither tells those sides of "a or b" that hold.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -127,12 +128,12 @@ func onePolicy(t testing.TB, pkg string, files map[string]string) *Policy {
 	if prog == nil {
 		t.Fatal(problems)
 	}
-	p, err := prog.policy(pkg, nil)
+	p, err := prog.policy(pkg)
 	if err != nil || p == nil {
 		t.Fatalf("package %s: %v, %v", pkg, p, err)
 	}
 	p.revision = &revision{program: prog, number: 1}
-	p.timeout = Config{}.timeout()
+	p.timeout = 10 * time.Second
 	return p
 }
 

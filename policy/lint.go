@@ -23,7 +23,7 @@ func lint(p *program, packages map[string]*Policy) Problems {
 	}
 	tested := packageNames(p.tests)
 	for _, name := range packageNames(p.modules) {
-		l := linter{prog: p, module: p.modules[slices.IndexFunc(p.modules, func(m module) bool { return m.pkg() == name })]}
+		l := linter{prog: p, module: p.modules[slices.IndexFunc(p.modules, func(m module) bool { return m.name == name })]}
 		if pol := packages[name]; pol == nil {
 			l.helpersOnly(name)
 		} else {
@@ -171,7 +171,7 @@ func (l *linter) limits(rule *ast.Rule) {
 // helpersOnly: a package without allow is fine, unless a name looks like it.
 func (l *linter) helpersOnly(name string) {
 	for _, m := range l.prog.modules {
-		if m.pkg() != name {
+		if m.name != name {
 			continue
 		}
 		for _, rule := range m.syntax.Rules {

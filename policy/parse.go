@@ -15,12 +15,11 @@ import (
 type module struct {
 	file
 	syntax *ast.Module
+	// name of the package as a grant writes it: "production", "team.production".
+	name string
 	// old: written in the syntax from before Rego 1.0, without "if".
 	old bool
 }
-
-// pkg gives the package's name as a grant writes it: "production", "team.production".
-func (m module) pkg() string { return packageName(m.syntax.Package.Path) }
 
 // packageName gives "a.b" for data.a.b, "" if a part has no such spelling.
 func packageName(ref ast.Ref) string {
@@ -79,12 +78,12 @@ func parse(f file) (module, Problems) {
 	m := module{file: f}
 	syntax, errNew := ast.ParseModuleWithOpts(f.path, f.content, parseNew)
 	if errNew == nil && syntax != nil {
-		m.syntax = syntax
+		m.syntax, m.name = syntax, packageName(syntax.Package.Path)
 		return m, nil
 	}
 	syntax, errOld := ast.ParseModuleWithOpts(f.path, f.content, parseOld)
 	if errOld == nil && syntax != nil && !rulesNamedLikeKeywords(syntax) {
-		m.syntax, m.old = syntax, true
+		m.syntax, m.old, m.name = syntax, true, packageName(syntax.Package.Path)
 		return m, nil
 	}
 	err := errNew
@@ -128,13 +127,21 @@ func meantOld(source string) bool {
 
 func (m module) parseProblems(err error) Problems {
 	var list ast.Errors
-	if !errors.As(err, &list) {
+	var one *ast.Error
+	switch {
+	case errors.As(err, &list):
+	case errors.As(err, &one):
+		list = ast.Errors{one}
+	default:
 		return Problems{m.problem(proviso.CodePolicyParse, nil, "", "%s", err.Error())}
 	}
 	var out Problems
 	for _, e := range list {
 		msg, hint := parseHint(e.Message, m.content, e.Location)
 		p := m.problem(proviso.CodePolicyParse, e.Location, hint, "%s", msg)
+		if p.Line == 0 {
+			p.Column = 0
+		}
 		if len(out) > 0 && out[len(out)-1].Line == p.Line {
 			continue // one mistake makes the parser complain more than once
 		}
@@ -152,7 +159,7 @@ func parseHint(msg, source string, loc *ast.Location) (message, hint string) {
 		line = sourceLine(source, loc.Row)
 	}
 	switch {
-	case strings.HasPrefix(msg, "package expected"):
+	case strings.HasPrefix(msg, "package expected"), msg == "empty module":
 		return "the module has no package line", "begin the file with: package production"
 	case strings.Contains(line, "“") || strings.Contains(line, "”"):
 		return "typographic quotes", `write straight quotes: "`

@@ -34,7 +34,7 @@ func build(ctx context.Context, t tree, cfg Config, extraFacts map[string]string
 	rev := &revision{program: prog, digest: t.digest(), packages: map[string]*Policy{}, ignored: t.ignored}
 	names := packageNames(prog.modules)
 	for _, name := range names {
-		p, err := prog.policy(name, t.files)
+		p, err := prog.policy(name)
 		if err != nil {
 			problems = append(problems, Problem{Code: CodeTypeCheck, Message: fmt.Sprintf("package %s can't be prepared: %v", name, err)})
 			continue
@@ -53,18 +53,28 @@ func build(ctx context.Context, t tree, cfg Config, extraFacts map[string]string
 	if len(problems.Errors()) == 0 {
 		problems = append(problems, runCanaries(ctx, rev)...)
 	}
-	rev.warnings = problems.sorted().Warnings()
-	if errs := problems.Errors(); len(errs) > 0 {
-		return nil, problems.sorted()
+	problems = problems.sorted()
+	if len(problems.Errors()) > 0 {
+		return nil, problems
 	}
+	rev.warnings = problems
+	prog.forget()
 	return rev, nil
+}
+
+// forget lets go of what only an activation needs.
+func (p *program) forget() {
+	for i := range p.modules {
+		p.modules[i].syntax = nil
+	}
+	p.tests, p.source, p.schema = nil, nil, nil
 }
 
 // packageNames lists the packages of the modules, each once, sorted.
 func packageNames(ms []module) []string {
 	var out []string
 	for _, m := range ms {
-		out = append(out, m.pkg())
+		out = append(out, m.name)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -80,7 +90,7 @@ func packageRef(name string) ast.Ref {
 
 // policy prepares one package; nil without an error for one that has no allow,
 // whose rules only help others.
-func (p *program) policy(name string, files []file) (*Policy, error) {
+func (p *program) policy(name string) (*Policy, error) {
 	pkg := packageRef(name)
 	roots := map[string][]*ast.Rule{}
 	for _, rule := range []string{"allow", "deny", "limits"} {
@@ -106,7 +116,7 @@ func (p *program) policy(name string, files []file) (*Policy, error) {
 	reach := p.reachOf(all)
 	out.needs = reach.needs()
 	out.picker = newPicker(out.needs)
-	out.digest = digestOf(p.filesOf(name, reach, files))
+	out.digest = digestOf(p.filesOf(name, reach))
 	out.guards = p.guardsOf(pkg)
 	out.rules = p.sourceRules(pkg.Append(ast.StringTerm("allow")))
 	return out, nil
@@ -114,28 +124,28 @@ func (p *program) policy(name string, files []file) (*Policy, error) {
 
 // filesOf lists the files that can have an influence on a package's decisions:
 // its own modules, those of every rule it uses, and the data it reads.
-func (p *program) filesOf(name string, r *reach, files []file) []file {
+func (p *program) filesOf(name string, r *reach) []file {
 	used := map[string]bool{}
-	for _, m := range p.modules {
-		if m.pkg() == name {
-			used[m.path] = true
-		}
+	for _, path := range p.packages[name] {
+		used[path] = true
 	}
 	for rule := range r.rules {
 		if rule.Location != nil {
 			used[rule.Location.File] = true
 		}
 	}
-	for _, f := range files {
-		if !f.isData() {
-			continue
-		}
+	for _, f := range p.dataFiles {
 		at := strings.Join(dataRoot(f.path), ".")
 		if slices.ContainsFunc(r.data, func(path string) bool { return overlap(path, at) }) {
 			used[f.path] = true
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(files), func(f file) bool { return !used[f.path] })
+	var t tree
+	for path := range used {
+		t.files = append(t.files, file{path, p.content[path]})
+	}
+	t.sort()
+	return t.files
 }
 
 // overlap reports whether one of two dotted paths contains the other.

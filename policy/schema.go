@@ -142,24 +142,25 @@ func schemaSet(extra map[string]string) *ast.SchemaSet {
 	return set
 }
 
-// inputPaths lists the paths of all fields, sorted: "context.branch", ...
-var inputPaths = func() []string {
-	var out []string
-	var walk func(t reflect.Type, at string)
-	walk = func(t reflect.Type, at string) {
-		for t.Kind() == reflect.Pointer {
+// fieldsAt lists the fields of the object at a path of the input; free is an
+// object with names of its own, or no object.
+func fieldsAt(path []string) (names []string, free bool) {
+	t := inputType
+	for _, name := range path {
+		fs := inputFields(t)
+		i := slices.IndexFunc(fs, func(f inputField) bool { return f.name == name })
+		if i < 0 {
+			return nil, true
+		}
+		for t = fs[i].typ; t.Kind() == reflect.Pointer; {
 			t = t.Elem()
 		}
-		if at != "" {
-			out = append(out, at)
-		}
-		if t.Kind() == reflect.Struct {
-			for _, f := range inputFields(t) {
-				walk(f.typ, joinPath(at, f.name))
-			}
+		if t.Kind() != reflect.Struct {
+			return nil, true
 		}
 	}
-	walk(inputType, "")
-	slices.Sort(out)
-	return out
-}()
+	for _, f := range inputFields(t) {
+		names = append(names, f.name)
+	}
+	return names, false
+}

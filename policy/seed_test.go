@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -25,7 +26,8 @@ var silent = slog.New(slog.DiscardHandler)
 
 func open(t testing.TB, dir string) *Engine {
 	t.Helper()
-	e, err := Open(Config{Dir: dir}, Options{Log: silent})
+	// The machine may be busy; what is slow is tested by itself.
+	e, err := Open(Config{Dir: dir, Timeout: 10 * time.Second}, Options{Log: silent})
 	if err != nil {
 		t.Fatal(err)
 	}
