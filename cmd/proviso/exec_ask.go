@@ -34,7 +34,7 @@ type asking struct {
 	ttl                     string
 	platform, variable      string
 	runner                  string
-	caFile                  string
+	caFile, logKey          string
 	dpop, x509              bool
 	quiet                   bool
 }
@@ -54,6 +54,7 @@ func (a *asking) flags(cmd *cobra.Command) {
 	f.StringVar(&a.variable, "token-variable", "", "the variable that holds the job's token, where the pipeline's file names it (GitLab, Jenkins, Harness; default "+client.DefaultTokenVariable+")")
 	f.StringVar(&a.runner, "runner", "auto", "the runner's evidence from the SPIFFE Workload API at "+client.SocketVariable+": auto (a JWT-SVID when there is a socket), jwt, x509 (mutual TLS), none")
 	f.StringVar(&a.caFile, "ca", "", "PEM file with the authorities that certify the broker, instead of the system's")
+	f.StringVar(&a.logKey, "log-key", os.Getenv("PROVISO_LOG_KEY"), "the log's public key, or a file with it: use the credential only if its receipt proves the decision (default: the variable PROVISO_LOG_KEY)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print refusals and failures only")
 }
 
@@ -92,6 +93,11 @@ func (a *asking) open(ctx context.Context, stderr io.Writer) (*asker, error) {
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(data) {
 			return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", k.caFile)
+		}
+	}
+	if k.logKey != "" {
+		if conf.CheckReceipt, err = receiptCheck(k.logKey, k.grant); err != nil {
+			return nil, err
 		}
 	}
 	if err := k.makeKey(&conf); err != nil {
