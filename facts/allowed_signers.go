@@ -186,11 +186,11 @@ func (s *allowedSigner) options(text string) error {
 				break
 			}
 		}
-		option := text[:end]
-		text = strings.TrimPrefix(text[end:], ",")
-		if end == 0 || text == "" && strings.HasSuffix(option, ",") {
+		if end == 0 || end == len(text)-1 { // a comma first or last
 			return errors.New("has an empty option")
 		}
+		option := text[:end]
+		text = strings.TrimPrefix(text[end:], ",")
 		name, value, hasValue := strings.Cut(option, "=")
 		name = strings.ToLower(name)
 		if seen[name] {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,8 @@ type commit struct {
 	committer ident
 	signature []byte // the value of gpgsig, unfolded; nil without one
 	payload   []byte // what a signature signs: the object without its signatures
+
+	good atomic.Pointer[goodVerdict] // the last good one, so that it is found once
 }
 
 // ident is an author or committer line.

@@ -126,11 +126,28 @@ func (g *Gatherer) ask(ctx context.Context, asked Asked, needs Needs) answer {
 		all.facts = append(all.facts, a.facts...)
 		all.absent = append(all.absent, a.absent...)
 	}
+	all.absent = onCallAsRead(all.absent, needs)
 	for _, a := range all.absent {
 		g.log.Warn("a fact could not be found out", "key", a.Key, "source", a.Source, "code", a.Code, "why", a.Why, "error", a.Err)
 	}
 	slices.SortStableFunc(all.absent, func(a, b Absence) int { return cmp.Compare(a.Key, b.Key) })
 	return all
+}
+
+// onCallAsRead reports an absent on_call under the path, or both paths, that the
+// policy reads it by.
+func onCallAsRead(absent []Absence, needs Needs) []Absence {
+	i := slices.IndexFunc(absent, func(a Absence) bool { return a.Key == "context.on_call" })
+	if i < 0 || !needs.Reads("identity.on_call") {
+		return absent
+	}
+	other := absent[i]
+	other.Key = "identity.on_call"
+	if !needs.Reads("context.on_call") {
+		absent[i] = other
+		return absent
+	}
+	return append(absent, other)
 }
 
 // askOne keeps a source's panic from being more than an absence.
@@ -149,7 +166,7 @@ func (g *Gatherer) askOne(ctx context.Context, s *source, asked Asked, needs Nee
 func (s *source) nothing(needs Needs, code proviso.Code, why string, err error) []Absence {
 	var out []Absence
 	for _, path := range s.reads {
-		if needs.Reads(path) {
+		if needs.Reads(path) && path != "identity.on_call" || path == "context.on_call" && needs.Reads("identity.on_call") {
 			out = append(out, Absence{Key: path, Source: s.name, Code: code, Why: "the source " + s.name + " " + why, Err: err})
 		}
 	}

@@ -61,7 +61,7 @@ type gitSettings struct {
 const (
 	maxCommits   = 4096
 	maxRefs      = 4096
-	fetchPause   = 2 * time.Second // between two fetches of one ref
+	fetchPause   = 250 * time.Millisecond // between two fetches of one ref
 	maxGitOutput = 8 << 20
 )
 

@@ -45,6 +45,13 @@ type trust struct {
 	anyIdentity bool
 }
 
+// goodVerdict is a verdict that stays good as long as the same people may sign,
+// until its own end.
+type goodVerdict struct {
+	by *trust
+	v  verdict
+}
+
 // judge verifies a commit's signature. A verdict is about the bytes of the
 // commit and the files of the operator; nothing that git would look up (its
 // configuration, a keyring in a home directory, gpg's trust database) takes part.
@@ -53,6 +60,17 @@ type trust struct {
 // only in its own time, and now, because the claimed time is the signer's word
 // and whoever finds an expired key can write an older one.
 func (t *trust) judge(c *commit, now time.Time) verdict {
+	if g := c.good.Load(); g != nil && g.by == t && (g.v.until.IsZero() || now.Before(g.v.until)) {
+		return g.v
+	}
+	v := t.verify(c, now)
+	if v.signed {
+		c.good.Store(&goodVerdict{t, v})
+	}
+	return v
+}
+
+func (t *trust) verify(c *commit, now time.Time) verdict {
 	if c.signature == nil {
 		return unsigned(proviso.CodeGitUnsigned, "the commit has no signature")
 	}
@@ -164,7 +182,7 @@ func (s *allowedSigner) judge(c *commit, now time.Time, anyIdentity bool) verdic
 	case !s.validAt(c.committer.at):
 		return unsigned(proviso.CodeGitKeyTime, "the commit claims to be made at %s, when the key that signed it was not allowed", c.committer.at.Format(time.RFC3339))
 	}
-	v := verdict{signed: true, until: s.before, signer: s.principals[0]}
+	v := verdict{signed: true, until: s.before, signer: s.name()}
 	switch {
 	case matchList(s.principals, c.committer.email):
 		v.signer = c.committer.email
@@ -172,6 +190,16 @@ func (s *allowedSigner) judge(c *commit, now time.Time, anyIdentity bool) verdic
 		return unsigned(proviso.CodeGitIdentityMismatch, "the commit names %q as its committer, and the key that signed it belongs to somebody else", clip(c.committer.email))
 	}
 	return v
+}
+
+// name gives the first principal that is not an exclusion.
+func (s *allowedSigner) name() string {
+	for _, p := range s.principals {
+		if !strings.HasPrefix(p, "!") {
+			return p
+		}
+	}
+	return ""
 }
 
 // strongSSHKey refuses what ssh itself no longer signs with.
