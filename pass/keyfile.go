@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/proviso-ci/proviso/internal/jose"
@@ -70,7 +69,15 @@ func WriteSecret(dir, name string, data []byte) error {
 	}
 	// Link, not rename: of two processes that start at once, one gets an error
 	// instead of both having a different key under one name.
-	if err := os.Link(f.Name(), filepath.Join(dir, name)); err != nil {
+	target := filepath.Join(dir, name)
+	err = os.Link(f.Name(), target)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		// A file system without hard links: the next best is to look first.
+		if _, missing := os.Lstat(target); errors.Is(missing, os.ErrNotExist) {
+			err = os.Rename(f.Name(), target)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return syncDir(dir)
@@ -78,7 +85,7 @@ func WriteSecret(dir, name string, data []byte) error {
 
 // ReadSecret reads a file that only its owner may read, and refuses any other.
 func ReadSecret(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := openPlain(path)
 	if err != nil {
 		return nil, err
 	}
@@ -116,10 +123,7 @@ func privateMode(path string, info os.FileInfo, dir bool) error {
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		return fmt.Errorf("%s has mode %#o, so others than its owner may use it; chmod it to %s, and replace the keys if others had access", path, perm, want)
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != uint32(os.Geteuid()) && stat.Uid != 0 {
-		return fmt.Errorf("%s belongs to user %d, but the broker runs as %d; whoever owns a key has it", path, stat.Uid, os.Geteuid())
-	}
-	return nil
+	return ownedByUs(path, info)
 }
 
 func syncDir(dir string) error {

@@ -115,6 +115,21 @@ func TestAKeyThatOthersMayHaveIsRefused(t *testing.T) {
 	}
 }
 
+func TestAKeyOfAnotherUserIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	c := newClock()
+	_, err := OpenKeyring(dir, KeyringConfig{}, c.now)
+	must(t, err)
+	key := filepath.Join(dir, keyFiles(t, dir)[0])
+	if err := os.Chown(key, os.Geteuid()+1000, -1); err != nil {
+		t.Log("only root can give a file away, so nothing is shown here:", err)
+		return
+	}
+	if _, err := OpenKeyring(dir, KeyringConfig{}, c.now); err == nil || !strings.Contains(err.Error(), "another user") {
+		t.Errorf("opened with %v", err)
+	}
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
