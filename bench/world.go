@@ -34,8 +34,8 @@ type world struct {
 }
 
 // tokensMade bounds how many exchanges a load can have. Signing them takes
-// most of a minute, and is not measured.
-const tokensMade = 40000
+// a while, and is not measured.
+const tokensMade = 15000
 
 func newWorld(ctx context.Context, binary string) (*world, error) {
 	binary, err := filepath.Abs(binary)

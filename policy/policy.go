@@ -51,13 +51,15 @@ type Config struct {
 	// Zone is the time zone of context.time, as "Europe/Berlin". Without it the
 	// times that policies see are UTC.
 	Zone string `yaml:"zone,omitempty" json:"zone,omitempty"`
-	// Timeout bounds one decision. Default 100ms, at most 10s.
+	// Timeout bounds one decision. Default 1s, at most 10s: it is for
+	// policies that never end, not for slow ones, and a machine under load must
+	// not turn into refusals.
 	Timeout time.Duration `yaml:"timeout,omitempty" json:"timeout,omitempty"`
 }
 
 func (c Config) timeout() time.Duration {
 	if c.Timeout <= 0 {
-		return 100 * time.Millisecond
+		return time.Second
 	}
 	return min(c.Timeout, 10*time.Second)
 }
