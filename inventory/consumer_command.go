@@ -154,7 +154,7 @@ func urls(c *command, x *consumption) {
 			return
 		}
 		for _, m := range urlCredential.FindAllStringSubmatch(w, 4) {
-			user, pass, host := m[2], m[4], m[5]
+			user, pass, host := m[2], m[4], strings.TrimSuffix(m[5], ".insteadOf")
 			res := hostResource(host)
 			switch {
 			case strings.HasPrefix(m[1], "postgres"), strings.HasPrefix(m[1], "mysql"), strings.HasPrefix(m[1], "mongodb"), strings.HasPrefix(m[1], "redis"), strings.HasPrefix(m[1], "amqp"):

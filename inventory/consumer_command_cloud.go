@@ -344,7 +344,7 @@ func readKubectl(c *command, x *consumption) {
 	switch c.arg(1) {
 	case "version", "config", "completion", "kustomize", "template", "help":
 		if c.arg(1) == "config" && c.has("use-context", "set-context") {
-			x.acts("k8s-context", res.Kind, lastWord(c), tool+" config use-context")
+			x.acts("k8s-context", res.Kind, wordAfter(c, "use-context", "set-context"), tool+" config use-context")
 		}
 		return
 	}
@@ -352,6 +352,18 @@ func readKubectl(c *command, x *consumption) {
 }
 
 func lastWord(c *command) string { return c.arg(len(c.words) - 1) }
+
+// wordAfter gives the word behind the first of the given words.
+func wordAfter(c *command, words ...string) string {
+	for i, w := range c.words {
+		for _, x := range words {
+			if w == x {
+				return c.arg(i + 1)
+			}
+		}
+	}
+	return ""
+}
 
 // readVault reads logins and reads of Vault and OpenBao.
 func readVault(c *command, x *consumption) {

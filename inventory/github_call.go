@@ -59,7 +59,7 @@ func firstNature(n ...Nature) Nature {
 // linkCall resolves a call inside of the tree, or records that it leads out of it.
 func (j *ghJob) linkCall(target string, line int) {
 	r := j.w.r
-	if local, ok := strings.CutPrefix(target, "./"); ok {
+	if local, ok := localTarget(target); ok {
 		file := path.Join(r.src.repo, local)
 		if r.tree.load(file) != nil {
 			r.link.calls = append(r.link.calls, callLink{job: j.id, callee: file, expo: j.expo, scopes: j.scopes(), mints: j.idToken})
@@ -67,4 +67,14 @@ func (j *ghJob) linkCall(target string, line int) {
 		}
 	}
 	r.open(j.at, line, "reusable workflow", target, "the called workflow is not in the scanned tree: what it does with the secrets, and the permissions it asks for, can't be seen")
+}
+
+// localTarget gives the path of a workflow of the same repository: "./path", or "$/path", which is the same at the caller's own commit.
+func localTarget(target string) (string, bool) {
+	for _, p := range []string{"./", "$/"} {
+		if local, ok := strings.CutPrefix(target, p); ok {
+			return local, true
+		}
+	}
+	return "", false
 }

@@ -342,3 +342,38 @@ func (t *tree) claim(rel string) {
 	t.claimed[rel] = true
 	t.mu.Unlock()
 }
+
+// match gives the files of the tree that a pattern with * and ** names, at most maxIncludes.
+func (t *tree) match(pattern string) []string {
+	dir := pattern
+	if i := strings.IndexByte(pattern, '*'); i >= 0 {
+		dir = filepath.ToSlash(filepath.Dir(pattern[:i] + "x"))
+	}
+	if dir == ".." || strings.HasPrefix(dir, "../") {
+		return nil
+	}
+	deep := strings.Contains(pattern, "**")
+	suffix := pattern[strings.LastIndexByte(pattern, '*')+1:]
+	var out []string
+	base := filepath.Join(t.root, filepath.FromSlash(dir))
+	_ = filepath.WalkDir(base, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if d.IsDir() {
+			if p != base && !deep {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		rel, err := filepath.Rel(t.root, p)
+		if err != nil {
+			return nil
+		}
+		if rel = filepath.ToSlash(rel); strings.HasSuffix(rel, suffix) && len(out) < maxIncludes {
+			out = append(out, rel)
+		}
+		return nil
+	})
+	return out
+}

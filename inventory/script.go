@@ -46,6 +46,8 @@ type facts struct {
 	fetched   []fetched
 	// exported are variables that the script hands to later steps, and what they are made of.
 	exported map[string][]string
+	// sets are variables that the script sets for itself and for scripts in the same shell.
+	sets map[string][]string
 }
 
 // scriptReader reads one script.
@@ -100,6 +102,10 @@ func (r *scriptReader) command(c *command) {
 				r.endpoint = a.raw
 			}
 			r.alias[a.name] = made
+			if r.facts.sets == nil {
+				r.facts.sets = make(map[string][]string)
+			}
+			r.facts.sets[a.name] = made
 			continue
 		}
 		for _, v := range shellVars(a.raw) {
@@ -116,6 +122,8 @@ func (r *scriptReader) command(c *command) {
 		return
 	case "for", "select":
 		r.alias[c.arg(1)] = nil
+	case "[", "[[", "test":
+		return // to ask whether a variable is set is not to use it
 	case "unset", "set", "shopt", "declare", "local", "export", "readonly", "typeset":
 		return
 	case "echo", "printf", "cat", "tee", "write-host", "Write-Host", "write-output", "Write-Output", "add-content", "Add-Content", "out-file":

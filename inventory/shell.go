@@ -274,7 +274,7 @@ func assignment(w string) (string, bool) {
 
 func isShellKeyword(w string) bool {
 	switch w {
-	case "if", "then", "else", "elif", "fi", "do", "done", "while", "until", "case", "esac", "!", "{", "}", "[[", "function", "trap":
+	case "if", "then", "else", "elif", "fi", "do", "done", "while", "until", "case", "esac", "!", "{", "}", "function", "trap":
 		return true
 	}
 	return false
@@ -285,6 +285,9 @@ func (p *shellParser) word(stop byte) (w, raw string) {
 	var b strings.Builder
 	start := p.i
 	for p.i < len(p.s) {
+		if stop == '`' && p.s[p.i] == stop {
+			return b.String(), p.s[start:p.i]
+		}
 		switch c := p.s[p.i]; c {
 		case ' ', '\t', '\r', '\n', ';', '|', '&', '>', '<', ')', '(':
 			if c == '(' && b.Len() > 0 || c == ')' && stop == 0 && strings.Count(b.String(), "(") > strings.Count(b.String(), ")") {
@@ -315,9 +318,6 @@ func (p *shellParser) word(stop byte) (w, raw string) {
 		case '$':
 			p.dollar(&b)
 		default:
-			if stop != 0 && c == stop {
-				return b.String(), p.s[start:p.i]
-			}
 			b.WriteByte(c)
 			p.i++
 		}

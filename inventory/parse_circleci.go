@@ -1,0 +1,282 @@
+package inventory
+
+import (
+	_ "embed"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// CircleCI. Only jobs that a workflow invokes are read, once per invocation and
+// under the name that it gives them. Commands, executors and inline orbs are
+// opened with their parameters put in; contexts are sets of secrets whose
+// variables lie outside of the file.
+
+//go:embed tables/orbs.tbl
+var orbsTable string
+
+var orbRows = sync.OnceValue(func() *table { return parseTable(orbsTable) })
+
+// ccFile is one configuration.
+type ccFile struct {
+	r         *reader
+	root      *node
+	orbs      map[string]string // alias -> source
+	inline    map[string]*node  // alias -> inline orb
+	opened    map[string]bool
+	reachable map[string]bool
+}
+
+func readCircleCI(r *reader, docs []*node) {
+	for _, root := range docs {
+		if !r.isMap(root) {
+			continue
+		}
+		f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool)}
+		for k, v := range r.pairs(r.get(root, "orbs")) {
+			if r.isMap(v) {
+				f.inline[k.Value] = v
+			} else {
+				f.orbs[k.Value] = r.str(v)
+			}
+		}
+		if r.isTrue(r.get(root, "setup")) {
+			r.open(place{}, root.Line, "continuation", "setup: true", "the rest of the pipeline is chosen or generated at run time")
+		}
+		f.workflows()
+	}
+}
+
+// workflows reads every invocation of every workflow.
+func (f *ccFile) workflows() {
+	wfs := f.r.get(f.root, "workflows")
+	found := false
+	for k, wf := range f.r.pairs(wfs) {
+		if !f.r.isMap(wf) || k.Value == "version" {
+			continue
+		}
+		found = true
+		f.workflow(wf)
+	}
+	if found {
+		return
+	}
+	// Version 2 without workflows runs the job named build.
+	if job := f.r.at(f.root, "jobs", "build"); job != nil {
+		f.job(&ccCall{name: "build", target: "build", line: job.Line, reach: Reach{Trust: TrustUnknown}}, f.root, job, nil)
+	}
+}
+
+// ccCall is one invocation of a job in a workflow.
+type ccCall struct {
+	name, target string
+	node         *node // its settings, nil when it has none
+	line         int
+	reach        Reach
+	requires     []string
+	approval     bool
+}
+
+// workflow reads the invocations of one workflow: first who needs whom, for their reach, then the jobs.
+func (f *ccFile) workflow(wf *node) {
+	var calls []*ccCall
+	byName := make(map[string]*ccCall)
+	base := f.workflowReach(wf)
+	for item := range f.r.items(f.r.get(wf, "jobs")) {
+		var c *ccCall
+		if f.r.isScalar(item) {
+			c = &ccCall{name: f.r.str(item), target: f.r.str(item), line: item.Line}
+		} else {
+			for k, v := range f.r.pairs(item) {
+				c = &ccCall{name: firstOf(f.r.str(f.r.get(v, "name")), k.Value), target: k.Value, node: v, line: k.Line}
+				c.requires = f.requires(v)
+				c.approval = f.r.str(f.r.get(v, "type")) == "approval"
+				break
+			}
+		}
+		if c == nil {
+			continue
+		}
+		c.reach = f.filters(c.node, base)
+		calls = append(calls, c)
+		byName[c.name] = c
+		if byName[c.target] == nil {
+			byName[c.target] = c
+		}
+	}
+	for _, c := range calls {
+		f.inherit(c, byName, 0)
+	}
+	for _, c := range calls {
+		if c.approval {
+			continue
+		}
+		if owner, job := f.findJob(c.target); job != nil {
+			f.job(c, owner, job, nil)
+		} else {
+			f.orbJob(c)
+		}
+	}
+}
+
+// requires gives the names that an invocation needs; an entry may be a mapping with a status.
+func (f *ccFile) requires(n *node) []string {
+	var out []string
+	for item := range f.r.items(f.r.get(n, "requires")) {
+		if f.r.isMap(item) {
+			for k := range f.r.pairs(item) {
+				out = append(out, k.Value)
+			}
+			continue
+		}
+		out = append(out, f.r.str(item))
+	}
+	return out
+}
+
+var (
+	ccMain      = regexp.MustCompile(`^/?\^?\(?(main|master|develop|dev|staging|production|prod|release|stable|trunk)`)
+	ccAny       = regexp.MustCompile(`^/\^?\.\*\$?/$`)
+	ccMainWhen  = regexp.MustCompile(`pipeline\.git\.(branch|tag)`)
+	ccScheduled = regexp.MustCompile(`scheduled_pipeline|pipeline\.schedule`)
+)
+
+// workflowReach reads the triggers and the condition of a workflow.
+func (f *ccFile) workflowReach(wf *node) Reach {
+	for trig := range f.r.items(f.r.get(wf, "triggers")) {
+		if f.r.get(trig, "schedule") != nil {
+			return Reach{Trust: Protected, Events: []string{"schedule"}}
+		}
+	}
+	out := Reach{Trust: TrustUnknown, Events: []string{"push"}}
+	var cond strings.Builder
+	f.r.scalars(f.r.get(wf, "when"), func(_ string, n *node) { cond.WriteString(" " + n.Value) })
+	text := cond.String()
+	switch {
+	case ccScheduled.MatchString(text) && f.r.get(f.r.get(wf, "when"), "or") == nil:
+		out = Reach{Trust: Protected, Events: []string{"schedule"}}
+	case ccMainWhen.MatchString(text) && strings.Contains(text, "main") && f.r.get(f.r.get(wf, "when"), "or") == nil && f.r.get(f.r.get(wf, "when"), "not") == nil:
+		out = Reach{Trust: Protected, Events: []string{"push"}}
+	}
+	return out
+}
+
+// filters reads the branches and tags that an invocation is limited to.
+func (f *ccFile) filters(n *node, base Reach) Reach {
+	flt := f.r.get(n, "filters")
+	if flt == nil || base.Trust == Protected {
+		return base
+	}
+	only := f.r.strs(f.r.at(flt, "branches", "only"))
+	ignore := f.r.strs(f.r.at(flt, "branches", "ignore"))
+	tags := f.r.strs(f.r.get(f.r.get(flt, "tags"), "only"))
+	if f.r.isScalar(flt) {
+		only, tags = nil, nil
+		if text := f.r.str(flt); strings.Contains(text, "pipeline.git.branch ==") || strings.Contains(text, "pipeline.git.tag") {
+			return Reach{Trust: Protected, Events: []string{"push"}}
+		}
+	}
+	if len(tags) == 0 && f.r.isScalar(f.r.get(flt, "tags")) {
+		tags = f.r.strs(f.r.get(flt, "tags"))
+	}
+	out := base
+	out.Events = nil
+	if len(tags) > 0 {
+		out.Events = append(out.Events, "tag")
+	}
+	noBranches := slices.ContainsFunc(ignore, ccAny.MatchString)
+	if !noBranches {
+		out.Events = append([]string{"push"}, out.Events...)
+	}
+	switch {
+	case noBranches:
+		out.Trust = Protected
+	case len(only) > 0 && !slices.ContainsFunc(only, func(b string) bool { return strings.HasPrefix(b, "/") && !ccMain.MatchString(b) }):
+		out.Trust = Protected
+	}
+	return out
+}
+
+// inherit closes an invocation that needs a closed one, or an approval.
+func (f *ccFile) inherit(c *ccCall, byName map[string]*ccCall, depth int) Reach {
+	if c.reach.Trust == Protected || depth > 20 {
+		return c.reach
+	}
+	for _, name := range c.requires {
+		need := byName[name]
+		if need == nil || need == c {
+			continue
+		}
+		if r := f.inherit(need, byName, depth+1); need.approval || r.Trust == Protected {
+			c.reach.Trust = Protected
+			if !need.approval && len(r.Events) > 0 {
+				c.reach.Events = r.Events
+			}
+			break
+		}
+	}
+	return c.reach
+}
+
+// findJob gives a job of the file or of an inline orb, with the node that its commands are looked up in.
+func (f *ccFile) findJob(name string) (owner, job *node) {
+	if job = f.r.at(f.root, "jobs", name); job != nil {
+		return f.root, job
+	}
+	if orb, inner, ok := strings.Cut(name, "/"); ok {
+		if o := f.inline[orb]; o != nil {
+			if job = f.r.at(o, "jobs", inner); job != nil {
+				return o, job
+			}
+		}
+	}
+	return nil, nil
+}
+
+// ccParams are the values of parameters at one level.
+type ccParams map[string]ccParam
+
+type ccParam struct {
+	text  string
+	steps *node
+	// outer are the parameters that steps were written with.
+	outer ccParams
+}
+
+// bind gives the parameters of a definition for a call: its defaults, and what the call sets.
+func (f *ccFile) bind(def, call *node, outer ccParams) ccParams {
+	out := make(ccParams)
+	for k, p := range f.r.pairs(f.r.get(def, "parameters")) {
+		d := f.r.get(p, "default")
+		if f.r.isList(d) {
+			out[k.Value] = ccParam{steps: d}
+		} else {
+			out[k.Value] = ccParam{text: f.r.str(d)}
+		}
+	}
+	for k, v := range f.r.pairs(call) {
+		if f.r.isList(v) {
+			out[k.Value] = ccParam{steps: v, outer: outer}
+		} else {
+			out[k.Value] = ccParam{text: outer.put(f.r.str(v))}
+		}
+	}
+	return out
+}
+
+var ccHole = regexp.MustCompile(`<<\s*(?:parameters|pipeline\.parameters|matrix)\.([A-Za-z0-9_-]+)\s*>>`)
+
+// put replaces << parameters.x >> by its value, where one is known.
+func (p ccParams) put(s string) string {
+	if !strings.Contains(s, "<<") {
+		return s
+	}
+	return ccHole.ReplaceAllStringFunc(s, func(m string) string {
+		name := ccHole.FindStringSubmatch(m)[1]
+		if v, ok := p[name]; ok && v.steps == nil {
+			return v.text
+		}
+		return m
+	})
+}

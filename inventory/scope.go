@@ -1,0 +1,161 @@
+package inventory
+
+import (
+	"strings"
+)
+
+// scope is what a script sees on systems where the variables of a project are
+// not declared in the file: only their use shows them. It tells the variables
+// that the file or the platform defines from those that somebody keeps elsewhere.
+type scope struct {
+	r *reader
+	// place gives where a path of a kind belongs.
+	place func(Kind) place
+	// alias are the variables that the file defines: what each is made of; empty is a literal.
+	alias map[string][]string
+	// predefined reports whether the platform sets a variable and it is no credential.
+	predefined func(name string) bool
+	// special records variables that have a meaning of their own on the platform (its token, an
+	// identity token); true when it did.
+	special func(name string, line int, u use) bool
+	// actor is asked for commands that act with an identity of the surroundings; nil ignores them.
+	actor func(a actor, line int)
+	// exchange records an exchange of an identity token; nil ignores them.
+	exchange func(x exchange, line int)
+	// fetch is asked for who reads a secrets manager; nil records only the value.
+	fetch func(f fetched, line int)
+	// via says where scripts of this scope stand.
+	via string
+	// exported collects what scripts hand to later steps.
+	exported map[string][]string
+}
+
+// shellNames are variables of every shell, and names that scripts use for their own counters.
+var shellNames = set("HOME", "PATH", "PWD", "OLDPWD", "USER", "SHELL", "LANG", "LC_ALL", "TERM", "TMPDIR", "TEMP", "TMP", "HOSTNAME", "RANDOM", "SECONDS", "LINENO", "IFS", "PS1", "UID", "EUID", "PPID",
+	"BASH", "BASH_ENV", "BASH_VERSION", "BASH_SOURCE", "FUNCNAME", "OPTARG", "OPTIND", "REPLY", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GOPATH", "GOROOT", "GOBIN", "JAVA_HOME", "PYTHONPATH", "LASTEXITCODE", "USERNAME", "COMPUTERNAME",
+	"ERRORLEVEL", "CI", "DEBIAN_FRONTEND", "PIPESTATUS", "NVM_DIR", "M2_HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMFILES", "SYSTEMROOT", "AGENT_TEMPDIRECTORY", "PSSCRIPTROOT", "TRUE", "FALSE", "NULL", "MATCHES", "ARGS", "ERRORACTIONPREFERENCE", "PROGRESSPREFERENCE")
+
+// nodes reads scripts: a scalar, or lists of them at any depth, one after the
+// other, so that what one sets the next has.
+func (s *scope) nodes(n *node) {
+	for item := range s.r.flat(n) {
+		if s.r.isScalar(item) {
+			s.script(item, s.r.str(item))
+		}
+	}
+}
+
+// script reads one script and records its paths.
+func (s *scope) script(n *node, text string) {
+	f := readScript(text, s.alias)
+	creds := make(map[int]bool)
+	for _, u := range f.uses {
+		if u.slot && u.use.nature == NatureCredential {
+			creds[u.line] = true
+		}
+	}
+	for _, u := range f.uses {
+		s.use(n, u, creds[u.line])
+	}
+	for _, a := range f.actors {
+		if s.actor != nil {
+			s.actor(a, s.r.scriptLine(n, a.line, ""))
+		}
+	}
+	for _, x := range f.exchanges {
+		if s.exchange != nil {
+			s.exchange(x, s.r.scriptLine(n, x.line, x.token))
+		}
+	}
+	for _, v := range f.fetched {
+		line := s.r.scriptLine(n, v.line, v.name)
+		if s.fetch != nil {
+			s.fetch(v, line)
+		}
+		s.r.add(s.place(StaticSecret), line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), s.via)
+	}
+	for k, v := range f.exported {
+		if s.exported == nil {
+			s.exported = make(map[string][]string)
+		}
+		s.exported[k] = v
+	}
+	for k, v := range f.sets {
+		if s.alias == nil {
+			s.alias = make(map[string][]string)
+		}
+		s.alias[k] = v
+	}
+}
+
+// use records one variable that a script uses.
+func (s *scope) use(n *node, u scriptUse, credLine bool) {
+	line := s.r.scriptLine(n, u.line, u.name)
+	s.variable(u.name, line, u.use, u.slot, credLine)
+}
+
+// variable decides whether a variable is a path. slot: a command takes it as a
+// value of a known kind; credLine: the same command takes a credential.
+func (s *scope) variable(name string, line int, u use, slot, credLine bool) {
+	if s.special != nil && s.special(name, line, u) {
+		return
+	}
+	if shellNames[strings.ToUpper(name)] || len(name) < 3 || s.predefined != nil && s.predefined(name) {
+		return
+	}
+	named := envUse(name)
+	switch {
+	case slot && u.nature == NatureCredential:
+		if natureOf(name) == NatureIdentifier && named.nature == NatureIdentifier && !looksSecret(name) {
+			return // a header with an account number, a URL with a host
+		}
+	case slot && u.nature == NatureIdentifier:
+		if !credLine || strings.ToLower(name) == name {
+			return
+		}
+	case looksSecret(name) && strings.ToLower(name) != name:
+		u.nature = NatureCredential
+	default:
+		return
+	}
+	if strings.ToLower(name) == name && !looksSecret(name) {
+		return // local names of scripts
+	}
+	s.r.static(s.place(StaticSecret), line, name, u.or(named), s.via)
+}
+
+// env records what the entries of an environment block refer to, and defines them for the scripts.
+func (s *scope) env(n *node, via string) {
+	if s.alias == nil {
+		s.alias = make(map[string][]string)
+	}
+	for k, v := range s.r.pairs(n) {
+		s.envEntry(k.Value, v, via)
+	}
+}
+
+// envEntry defines one variable. One that is made of a variable from elsewhere is a path where it is declared.
+func (s *scope) envEntry(name string, v *node, via string) {
+	text := s.r.str(v)
+	if s.r.isMap(v) {
+		text = s.r.str(s.r.get(v, "value"))
+	}
+	made := []string{}
+	for _, ref := range shellVars(text) {
+		if ref.name == name {
+			continue // X: $X keeps what comes from elsewhere
+		}
+		made = append(made, ref.name)
+		u := envUse(name)
+		if u.nature == "" {
+			u.nature = natureOf(ref.name)
+		}
+		whole := strings.Trim(text, `"'`) == "$"+ref.name || strings.Trim(text, `"'`) == "${"+ref.name+"}"
+		line := s.r.lineOf(v, -1, ref.name)
+		s.variable(ref.name, line, u, whole && u.nature == NatureCredential, false)
+	}
+	if len(shellVars(text)) > 0 && len(made) == 0 {
+		return
+	}
+	s.alias[name] = made
+}
