@@ -90,11 +90,24 @@ type Absence struct {
 	Err error
 }
 
-// Known is the whole policy input, and what is missing from it. Only Gather
-// makes one for the flow.
+// Remark says why a fact that is there is as it is: commit_signed is false,
+// because the key that signed is revoked.
+type Remark struct {
+	// Key is the input path, as "context.commit_signed".
+	Key string
+	// Source, Code, Why and Err are as in Absence.
+	Source string
+	Code   proviso.Code
+	Why    string
+	Err    error
+}
+
+// Known is the whole policy input, what is missing from it, and remarks on what
+// is there. Only Gather makes one for the flow.
 type Known struct {
-	input  document.Value
-	absent []Absence
+	input   document.Value
+	absent  []Absence
+	remarks []Remark
 }
 
 // Recorded gives an input that was known earlier (a recorded decision, a
@@ -109,6 +122,9 @@ func (k Known) Input() document.Value { return k.input }
 
 // Absent lists the facts that could not be found out, in the order of their keys.
 func (k Known) Absent() []Absence { return k.absent }
+
+// Remarks explain facts that are there, for whoever reads a refusal.
+func (k Known) Remarks() []Remark { return k.remarks }
 
 // IsZero reports whether nothing was gathered.
 func (k Known) IsZero() bool { return k.input.IsAbsent() }

@@ -63,8 +63,9 @@ type source struct {
 
 // answer is what a source found out.
 type answer struct {
-	facts  []fact
-	absent []Absence
+	facts   []fact
+	absent  []Absence
+	remarks []Remark
 }
 
 // fact is one value of context, with the moment from which its age counts.
@@ -90,7 +91,7 @@ func (g *Gatherer) Gather(ctx context.Context, asked Asked, needs Needs) (Known,
 		return Known{}, proviso.Refuse(proviso.StageFacts, proviso.CodeEnrichmentUnavailable,
 			"the request ended before everything was found out that the policy reads; try again").Because(err)
 	}
-	return Known{input: g.assemble(asked, needs, now, found.facts), absent: found.absent}, nil
+	return Known{input: g.assemble(asked, needs, now, found.facts), absent: found.absent, remarks: found.remarks}, nil
 }
 
 // ask asks the needed sources at the same time.
@@ -125,6 +126,7 @@ func (g *Gatherer) ask(ctx context.Context, asked Asked, needs Needs) answer {
 		}
 		all.facts = append(all.facts, a.facts...)
 		all.absent = append(all.absent, a.absent...)
+		all.remarks = append(all.remarks, a.remarks...)
 	}
 	all.absent = onCallAsRead(all.absent, needs)
 	for _, a := range all.absent {

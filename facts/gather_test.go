@@ -95,6 +95,17 @@ func wantWhy(t *testing.T, k facts.Known, key string, code proviso.Code, word st
 	t.Errorf("nothing says why context.%s is absent; there are %+v", key, k.Absent())
 }
 
+// wantRemark checks that a value that is there is explained.
+func wantRemark(t *testing.T, k facts.Known, key string, code proviso.Code, word string) {
+	t.Helper()
+	for _, r := range k.Remarks() {
+		if r.Key == "context."+key && r.Code == code && r.Why != "" && strings.Contains(r.Why, word) {
+			return
+		}
+	}
+	t.Errorf("no remark on context.%s with %s naming %q; there are %+v", key, code, word, k.Remarks())
+}
+
 func wantValue(t *testing.T, k facts.Known, want string, path ...string) {
 	t.Helper()
 	if got := k.Input().At(path...).String(); got != want {

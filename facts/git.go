@@ -314,13 +314,14 @@ type look struct {
 	answer answer
 }
 
+// add adds a fact, read or not: what one look shows is in the record as a whole.
 func (l *look) add(key string, v document.Value, at time.Time) {
-	if !v.IsAbsent() && l.wanted(key) {
+	if !v.IsAbsent() {
 		l.answer.facts = append(l.answer.facts, fact{source: "git", key: key, value: v, at: at})
 	}
 }
 
-// lack reports one key as absent; commit_signed also when it is false.
+// lack reports one key as absent, if the policy reads it.
 func (l *look) lack(key string, why Absence) {
 	if l.wanted(key) {
 		why.Key, why.Source = "context."+key, "git"
@@ -422,7 +423,7 @@ func (l *look) judge(m *mirror, trust *trust, c *commit, at time.Time) {
 func (l *look) refuse(code proviso.Code, why string, err error, at time.Time) {
 	l.add("commit_signed", document.BoolOf(false), at)
 	l.add("commit_problem", document.StringOf(string(code)), at)
-	l.lack("commit_signed", Absence{Code: code, Why: why, Err: err})
+	l.answer.remarks = append(l.answer.remarks, Remark{Key: "context.commit_signed", Source: "git", Code: code, Why: why, Err: err})
 }
 
 // find says whether the commit is on the ref, and when that was so. If it isn't,

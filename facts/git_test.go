@@ -124,15 +124,15 @@ func TestSSHSignatures(t *testing.T) {
 				if key := k.Input().At("context", "commit_signer_key").String(); !strings.HasPrefix(key, `"SHA256:`) {
 					t.Errorf("the key is %s", key)
 				}
-				if len(k.Absent()) > 0 {
-					t.Errorf("absent: %+v", k.Absent())
+				if len(k.Absent())+len(k.Remarks()) > 0 {
+					t.Errorf("absent: %+v, remarks: %+v", k.Absent(), k.Remarks())
 				}
 				return
 			}
 			wantValue(t, k, "false", "context", "commit_signed")
 			wantValue(t, k, `"`+string(c.code)+`"`, "context", "commit_problem")
 			wantValue(t, k, "true", "context", "commit_on_branch")
-			wantWhy(t, k, "commit_signed", c.code, "")
+			wantRemark(t, k, "commit_signed", c.code, "")
 			for _, key := range []string{"commit_signer", "commit_signer_key", "commit_signature_kind"} {
 				wantValue(t, k, "", "context", key)
 			}
@@ -189,7 +189,7 @@ func TestMalformedCommitObjects(t *testing.T) {
 			// git may already refuse to walk over it: then nothing is known.
 			if v := k.Input().At("context", "commit_signed").String(); v == "false" {
 				wantValue(t, k, `"git_malformed_object"`, "context", "commit_problem")
-			} else if len(k.Absent()) == 0 {
+			} else if len(k.Absent()) == 0 || len(k.Remarks()) > 0 {
 				t.Error("absent without a reason")
 			}
 		})
@@ -215,7 +215,7 @@ func TestBranch(t *testing.T) {
 		wantValue(t, k, "false", "context", "commit_signed")
 		wantValue(t, k, "false", "context", "commit_on_branch")
 		wantValue(t, k, `"git_not_on_branch"`, "context", "commit_problem")
-		wantWhy(t, k, "commit_signed", proviso.CodeGitNotOnBranch, "main")
+		wantRemark(t, k, "commit_signed", proviso.CodeGitNotOnBranch, "main")
 	}
 	wantValue(t, look(t, g, imposter, func(j *lab.Job) { j.Branch = "other" }), "true", "context", "commit_signed")
 	k := look(t, g, first, func(j *lab.Job) { j.Branch = "nowhere" })
