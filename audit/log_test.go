@@ -290,6 +290,7 @@ func TestLogInDoubtStopsForGood(t *testing.T) {
 	if !store.InDoubt(doubt) {
 		t.Fatalf("%v should leave doubt", doubt)
 	}
+	l.reopen() // the writer has nothing in its hands
 	l.fail(doubt)
 	for range 2 {
 		_, err := l.Commit(ctx, l.entry("g"), l.once("b"), l.terms("id"))
@@ -307,6 +308,7 @@ func TestLogInDoubtStopsForGood(t *testing.T) {
 func TestDivergedStoreIsNoticed(t *testing.T) {
 	l := newLog(t)
 	l.mustCommit("a")
+	l.reopen() // the writer has nothing in its hands
 	l.fail(errors.New("the disk is full"))
 	tx, err := l.db.Begin()
 	if err != nil {
