@@ -46,8 +46,8 @@ func ReadSigners(data []byte) (int, error) {
 // MatchPrincipals matches a list of patterns, as "a@b,*@c,!x@c", with a text.
 func MatchPrincipals(list, text string) bool { return matchList(strings.Split(list, ","), text) }
 
-// PublicAddress reports whether an HTTP source may dial an address.
-var PublicAddress = isPublic
+// MayDial reports whether an HTTP source may dial an address.
+var MayDial = mayDial
 
 // RefName reports whether git could have a branch of this name.
 var RefName = isRefName

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -113,8 +114,8 @@ func newClient(roots *x509.CertPool, allowPrivate bool, wait time.Duration) *htt
 		if err != nil {
 			return err
 		}
-		if !allowPrivate && !isPublic(ap.Addr()) {
-			return fmt.Errorf("%s is no public address; set allow_private if that is meant", ap.Addr())
+		if !mayDial(ap.Addr(), allowPrivate) {
+			return fmt.Errorf("the name led to %s, which is no public address; set allow_private if it is meant to be a private one", ap.Addr())
 		}
 		return nil
 	}}
@@ -136,24 +137,32 @@ func newClient(roots *x509.CertPool, allowPrivate bool, wait time.Duration) *htt
 	}
 }
 
-// special are addresses that are neither private nor public in netip's words.
-var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("2002::/16"),
-}
+// special are addresses that netip takes for ordinary ones and that are none
+// (IANA's registries, RFC 6890); some carry an IPv4 address inside.
+var special = func() (out []netip.Prefix) {
+	for _, p := range []string{
+		"0.0.0.0/8", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
+	} {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}()
 
-func isPublic(a netip.Addr) bool {
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// mayDial says which addresses a source may have: public ones, and with
+// allow_private those of private networks and of this machine. Link-local ones,
+// where clouds keep their metadata, are nobody's ticket system.
+func mayDial(a netip.Addr, allowPrivate bool) bool {
 	a = a.Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() {
+	if a.IsLoopback() || a.IsPrivate() || shared.Contains(a) {
+		return allowPrivate
+	}
+	if !a.IsGlobalUnicast() || a.Zone() != "" {
 		return false
 	}
-	for _, p := range special {
-		if p.Contains(a) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func (s *httpSource) ask(ctx context.Context, asked Asked, wanted func(string) bool) answer {

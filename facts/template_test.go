@@ -106,15 +106,18 @@ func FuzzTemplate(f *testing.F) {
 	})
 }
 
-func TestPublicAddresses(t *testing.T) {
-	for text, want := range map[string]bool{
-		"93.184.216.34": true, "2606:2800:220:1::1": true,
-		"127.0.0.1": false, "::1": false, "10.1.2.3": false, "192.168.1.1": false, "172.16.0.1": false, "169.254.169.254": false, "fe80::1": false,
-		"fd00::1": false, "0.0.0.0": false, "::": false, "224.0.0.1": false, "100.64.0.1": false, "255.255.255.255": false, "198.18.0.1": false,
-		"::ffff:127.0.0.1": false, "::ffff:10.0.0.1": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false, "192.0.0.1": false,
+func TestAddresses(t *testing.T) {
+	const public, private, never = 2, 1, 0
+	for text, want := range map[string]int{
+		"93.184.216.34": public, "2606:2800:220:1::1": public,
+		"127.0.0.1": private, "::1": private, "10.1.2.3": private, "192.168.1.1": private, "172.16.0.1": private, "fd00::1": private, "100.64.0.1": private,
+		"::ffff:127.0.0.1": private, "::ffff:10.0.0.1": private,
+		"169.254.169.254": never, "fe80::1": never, "0.0.0.0": never, "::": never, "224.0.0.1": never, "255.255.255.255": never, "198.18.0.1": never,
+		"64:ff9b::7f00:1": never, "2002:7f00:1::": never, "192.0.0.1": never, "::7f00:1": never, "ff02::1": never, "fec0::1": never, "203.0.113.1": never,
 	} {
-		if got := facts.PublicAddress(netip.MustParseAddr(text)); got != want {
-			t.Errorf("%s: %t", text, got)
+		a := netip.MustParseAddr(text)
+		if facts.MayDial(a, false) != (want == public) || facts.MayDial(a, true) != (want != never) {
+			t.Errorf("%s: %t without and %t with allow_private", text, facts.MayDial(a, false), facts.MayDial(a, true))
 		}
 	}
 }

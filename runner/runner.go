@@ -39,10 +39,14 @@ type Evidence struct {
 	// Certificates is the chain of the TLS client certificate, leaf first, from
 	// a handshake that has proved possession of the leaf's key.
 	Certificates []*x509.Certificate
+	// Other is evidence of the kinds in Options.Kinds, by the kind's name.
+	Other map[string]string
 }
 
 // IsZero reports whether the request shows no evidence at all.
-func (e Evidence) IsZero() bool { return e.JWTSVID == "" && len(e.Certificates) == 0 }
+func (e Evidence) IsZero() bool {
+	return e.JWTSVID == "" && len(e.Certificates) == 0 && len(e.Other) == 0
+}
 
 // How a runner was attested: the value of input.runner.attestation.
 const (

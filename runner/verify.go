@@ -41,6 +41,8 @@ type Options struct {
 	Now func() time.Time
 	// Log gets what happens to bundles; nil is slog.Default.
 	Log *slog.Logger
+	// Kinds are further kinds of evidence beside SPIFFE's.
+	Kinds []Kind
 	// BundleCheck is how often a bundle's file is looked at, at most. Default 2s.
 	BundleCheck time.Duration
 }
@@ -51,6 +53,7 @@ type Verifier struct {
 	now      func() time.Time
 	domains  map[spiffeid.TrustDomain]*domain
 	sources  []*source
+	kinds    []Kind
 
 	adopting sync.Mutex // one bundle is compared with the others at a time
 }
@@ -95,7 +98,7 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	v := &Verifier{audience: opt.Audience, now: opt.Now, domains: map[spiffeid.TrustDomain]*domain{}}
+	v := &Verifier{audience: opt.Audience, now: opt.Now, domains: map[spiffeid.TrustDomain]*domain{}, kinds: opt.Kinds}
 	for i, cfg := range configs {
 		d := newDomain(cfg)
 		td := spiffeid.RequireTrustDomainFromString(cfg.TrustDomain) // checked by Check
@@ -175,16 +178,23 @@ func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (R
 		}
 		all = append(all, a)
 	}
-	strongest := all[0]
-	for _, a := range all[1:] {
-		if a.id != strongest.id {
-			return Runner{}, refuse(proviso.CodeActorMismatch, "the actor token names %s, the client certificate %s: a request has one runner", a.id, strongest.id)
+	var r Runner
+	if len(all) > 0 {
+		strongest := all[0]
+		for _, a := range all[1:] {
+			if a.id != strongest.id {
+				return Runner{}, refuse(proviso.CodeActorMismatch, "the actor token names %s, the client certificate %s: a request has one runner", a.id, strongest.id)
+			}
+			if a.expires.Before(strongest.expires) {
+				strongest.expires = a.expires
+			}
 		}
-		if a.expires.Before(strongest.expires) {
-			strongest.expires = a.expires
+		var err error
+		if r, err = strongest.runner(job); err != nil {
+			return Runner{}, err
 		}
 	}
-	return strongest.runner(job)
+	return v.verifyOthers(ctx, ev, job, r)
 }
 
 // domainOf finds the configuration of an ID's trust domain. The trust domain
@@ -232,20 +242,7 @@ func (a attested) runner(job identity.Job) (Runner, error) {
 	if r.bound, err = a.boundTo(job, bindValue); err != nil {
 		return Runner{}, err
 	}
-	var more document.Value
-	if len(attributes) > 0 {
-		more = document.ObjectOf(attributes...)
-	}
-	r.doc = document.ObjectOf(
-		document.Member("attestation", document.StringOf(r.attestation)),
-		document.Member("attributes", more),
-		document.Member("bound", document.BoolOf(r.bound)),
-		document.Member("environment", document.StringOf(cfg.Environment)),
-		document.Member("id", document.StringOf(r.id)),
-		document.Member("region", document.StringOf(r.region)),
-		document.Member("spiffe_id", document.StringOf(r.spiffeID)),
-		document.Member("trust_domain", document.StringOf(r.trustDomain)),
-	)
+	r.doc = r.document(cfg.Environment, attributes)
 	return r, nil
 }
 
