@@ -6,8 +6,8 @@ package proviso
 type Code string
 
 // The vocabulary. A cause without a code gets a new one; two causes never
-// share one. Codes that only a later part of Proviso can raise are added with
-// that part, so that a coverage test can demand each of these.
+// share one. A code that only one package can raise, and that is no word of the
+// shared vocabulary, stands in that package beside its cause.
 const (
 	CodeActorMismatch           Code = "actor_mismatch"            // 400 invalid_request
 	CodeAudInvalid              Code = "aud_invalid"               // 400 invalid_request
@@ -16,7 +16,6 @@ const (
 	CodeAudMultiple             Code = "aud_multiple"              // 400 invalid_request
 	CodeAuditUnavailable        Code = "audit_unavailable"         // 503 server_error
 	CodeAZPMismatch             Code = "azp_mismatch"              // 400 invalid_request
-	CodeBundleEndpointIdentity  Code = "bundle_endpoint_identity"  // bundle
 	CodeBundleMalformed         Code = "bundle_malformed"          // bundle
 	CodeBundleRollback          Code = "bundle_rollback"           // bundle
 	CodeBundleSequenceReused    Code = "bundle_sequence_reused"    // bundle
@@ -27,14 +26,8 @@ const (
 	CodeCheckpointFormat        Code = "checkpoint_format"         // audit_verify
 	CodeClaimType               Code = "claim_type"                // 400 invalid_request
 	CodeClaimsInconsistent      Code = "claims_inconsistent"       // 400 invalid_request
-	CodeClientAuthMissing       Code = "client_auth_missing"       // 401 invalid_client
-	CodeClientDisabled          Code = "client_disabled"           // 401 invalid_client
-	CodeClientIssuerNotAllowed  Code = "client_issuer_not_allowed" // 400 invalid_request
 	CodeCnfMismatch             Code = "cnf_mismatch"              // 400 invalid_request
 	CodeConfigAudienceMissing   Code = "config_audience_missing"   // config
-	CodeConfigAuditMissing      Code = "config_audit_missing"      // config
-	CodeConfigAuditPath         Code = "config_audit_path"         // config
-	CodeConfigBundleURL         Code = "config_bundle_url"         // config
 	CodeConfigDuplicateIssuer   Code = "config_duplicate_issuer"   // config
 	CodeConfigIssuerURL         Code = "config_issuer_url"         // config
 	CodeConfigIssuerWildcard    Code = "config_issuer_wildcard"    // config
@@ -43,10 +36,8 @@ const (
 	CodeContentType             Code = "content_type"              // 415 invalid_request
 	CodeContextMalformed        Code = "context_malformed"         // 400 invalid_request
 	CodeContextReservedKey      Code = "context_reserved_key"      // 400 invalid_request
-	CodeCRLStale                Code = "crl_stale"                 // 401 invalid_token
 	CodeCSRNames                Code = "csr_names"                 // 400 invalid_request
 	CodeCSRRejected             Code = "csr_rejected"              // 400 invalid_request
-	CodeCSRF                    Code = "csrf"                      // 403 forbidden
 	CodeDiscoveryIssuerMismatch Code = "discovery_issuer_mismatch" // 503 server_error
 	CodeDiscoveryMalformed      Code = "discovery_malformed"       // 503 server_error
 	CodeDiscoveryRedirect       Code = "discovery_redirect"        // 503 server_error
@@ -58,7 +49,6 @@ const (
 	CodeEntryHash               Code = "entry_hash"                // audit_verify
 	CodeExpInvalid              Code = "exp_invalid"               // 400 invalid_request
 	CodeExpMissing              Code = "exp_missing"               // 400 invalid_request
-	CodeForbidden               Code = "forbidden"                 // 403 forbidden, 403 unauthorized
 	CodeFork                    Code = "fork"                      // audit_verify
 	CodeGitFetch                Code = "git_fetch"                 // 400 invalid_request
 	CodeGitIdentityMismatch     Code = "git_identity_mismatch"     // 400 invalid_request
@@ -73,20 +63,14 @@ const (
 	CodeGitSignerClass          Code = "git_signer_class"          // 400 invalid_request
 	CodeGitSubkey               Code = "git_subkey"                // 400 invalid_request
 	CodeGitTagMoved             Code = "git_tag_moved"             // 400 invalid_request
-	CodeGitTagName              Code = "git_tag_name"              // 400 invalid_request
 	CodeGitTrustStore           Code = "git_trust_store"           // 400 invalid_request
 	CodeGitUnknownKey           Code = "git_unknown_key"           // 400 invalid_request
 	CodeGitUnsigned             Code = "git_unsigned"              // 400 invalid_request
 	CodeGitUnsignedAncestor     Code = "git_unsigned_ancestor"     // 400 invalid_request
 	CodeGrantUnsupported        Code = "grant_unsupported"         // 400 unsupported_grant_type
-	CodeH2Closed                Code = "h2_closed"                 // closed
-	CodeH2EnhanceYourCalm       Code = "h2_enhance_your_calm"      // closed
 	CodeHost                    Code = "host"                      // 421 misdirected
-	CodeHTTPAmbiguous           Code = "http_ambiguous"            // 400 invalid_request
 	CodeIatFuture               Code = "iat_future"                // 400 invalid_request
 	CodeIatMissing              Code = "iat_missing"               // 400 invalid_request
-	CodeInputSchema             Code = "input_schema"              // 400 invalid_request
-	CodeIntrospectNotAudience   Code = "introspect_not_audience"   // 200 active=false
 	CodeIssuerQuarantined       Code = "issuer_quarantined"        // 503 server_error
 	CodeIssuerUnknown           Code = "issuer_unknown"            // 400 invalid_request
 	CodeJTIInvalid              Code = "jti_invalid"               // 400 invalid_request
@@ -118,9 +102,7 @@ const (
 	CodeLimitsTokenSize         Code = "limits_token_size"         // 400 invalid_request
 	CodeMethod                  Code = "method"                    // 405 invalid_request
 	CodeNbfFuture               Code = "nbf_future"                // 400 invalid_request
-	CodeNotFound                Code = "not_found"                 // 404 not_found
 	CodeOverloaded              Code = "overloaded"                // 503 server_error
-	CodePolicyArchive           Code = "policy_archive"            // policy
 	CodePolicyCanary            Code = "policy_canary"             // policy
 	CodePolicyCapability        Code = "policy_capability"         // policy
 	CodePolicyDenied            Code = "policy_denied"             // 400 invalid_request
@@ -130,60 +112,38 @@ const (
 	CodePolicyMissing           Code = "policy_missing"            // 503 server_error
 	CodePolicyParse             Code = "policy_parse"              // policy
 	CodePolicyResultType        Code = "policy_result_type"        // 503 server_error
-	CodePolicyRollback          Code = "policy_rollback"           // policy
 	CodePolicyScope             Code = "policy_scope"              // policy
-	CodePolicySignature         Code = "policy_signature"          // policy
 	CodePolicySize              Code = "policy_size"               // policy
 	CodePolicyTests             Code = "policy_tests"              // policy
 	CodePolicyTimeout           Code = "policy_timeout"            // 503 server_error
-	CodePolicyTwoPerson         Code = "policy_two_person"         // policy
-	CodePolicyUnsigned          Code = "policy_unsigned"           // policy
 	CodeProof                   Code = "proof"                     // audit_verify
 	CodeRateLimited             Code = "rate_limited"              // 429 rate_limited
 	CodeReplay                  Code = "replay"                    // 400 invalid_request
-	CodeReplayEpoch             Code = "replay_epoch"              // 503 server_error
 	CodeReplayStore             Code = "replay_store"              // 503 server_error
 	CodeReplayStoreFull         Code = "replay_store_full"         // 503 server_error
 	CodeRequestDuplicateParam   Code = "request_duplicate_param"   // 400 invalid_request
 	CodeRequestMalformed        Code = "request_malformed"         // 400 invalid_request
-	CodeRevocationUnknown       Code = "revocation_unknown"        // 503 server_error
-	CodeRevokeNotOwner          Code = "revoke_not_owner"          // 400 invalid_request
-	CodeRevokePending           Code = "revoke_pending"            // 202 pending
 	CodeRollback                Code = "rollback"                  // audit_verify
 	CodeRunnerJobMismatch       Code = "runner_job_mismatch"       // 400 invalid_request
-	CodeRunnerQuarantined       Code = "runner_quarantined"        // 401 invalid_client
 	CodeScopeNotAllowed         Code = "scope_not_allowed"         // 400 invalid_scope
 	CodeSignature               Code = "signature"                 // audit_verify
-	CodeSSHPrincipal            Code = "ssh_principal"             // 400 invalid_request
-	CodeSSHRequest              Code = "ssh_request"               // 400 invalid_request
 	CodeSubInvalid              Code = "sub_invalid"               // 400 invalid_request
 	CodeSVIDInvalid             Code = "svid_invalid"              // 400 invalid_request, 401 invalid_client, tls
 	CodeTargetMissing           Code = "target_missing"            // 400 invalid_target
 	CodeTargetMultiple          Code = "target_multiple"           // 400 invalid_target
-	CodeTargetParams            Code = "target_params"             // 400 invalid_request
 	CodeTargetUnknown           Code = "target_unknown"            // 400 invalid_target
 	CodeTemplateValue           Code = "template_value"            // 400 invalid_request
 	CodeTimeOrder               Code = "time_order"                // audit_verify
 	CodeTimeoutBody             Code = "timeout_body"              // 408 timeout
-	CodeTimeoutHeader           Code = "timeout_header"            // 408 timeout
-	CodeTimeoutTLS              Code = "timeout_tls"               // closed
-	CodeTimeoutWrite            Code = "timeout_write"             // closed
-	CodeTLSClosed               Code = "tls_closed"                // closed
 	CodeTokenBinding            Code = "token_binding"             // 401 invalid_token
 	CodeTokenExpired            Code = "token_expired"             // 400 invalid_request
 	CodeTokenLifetime           Code = "token_lifetime"            // 400 invalid_request
-	CodeTokenRevoked            Code = "token_revoked"             // 200 active=false, 401 invalid_token
 	CodeTokenTypeMismatch       Code = "token_type_mismatch"       // 400 invalid_request
 	CodeTokenTypeUnsupported    Code = "token_type_unsupported"    // 400 invalid_request
 	CodeTornTail                Code = "torn_tail"                 // audit_verify
 	CodeTruncated               Code = "truncated"                 // audit_verify
 	CodeTTLMalformed            Code = "ttl_malformed"             // 400 invalid_request
 	CodeTTLOutOfRange           Code = "ttl_out_of_range"          // 400 invalid_request
-	CodeUnauthorized            Code = "unauthorized"              // 401 unauthorized
-	CodeUpstreamUnavailable     Code = "upstream_unavailable"      // 503 server_error
-	CodeUpstreamViolatesPolicy  Code = "upstream_violates_policy"  // 502 server_error
-	CodeWebhookScope            Code = "webhook_scope"             // 403 refused
-	CodeWebhookSignature        Code = "webhook_signature"         // 401 unauthorized
 )
 
 // Codes that shared causes of the token endpoint needed beside the list above.

@@ -4,6 +4,10 @@ import (
 	"net/http"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/credential"
+	"github.com/proviso-ci/proviso/internal/jose"
+	"github.com/proviso-ci/proviso/internal/keyset"
+	"github.com/proviso-ci/proviso/pass"
 )
 
 // answer is what a refusal becomes on the wire.
@@ -69,6 +73,12 @@ var answers = map[proviso.Code]answer{
 	proviso.CodeReplayStore:             serverError,
 	proviso.CodeCredentialFault:         serverError,
 	proviso.CodeInternal:                serverError,
+	jose.CodeJWKSMalformed:              serverError,
+	keyset.CodeAddress:                  serverError,
+	pass.CodePassLint:                   serverError,
+	pass.CodeKeyring:                    serverError,
+	credential.CodeTermsMismatch:        serverError,
+	credential.CodeCertificateLint:      serverError,
 }
 
 func answerFor(code proviso.Code) answer {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/pass"
 )
 
 // discoveryDocument is the metadata of RFC 8414, which is at the same time what
@@ -21,7 +22,7 @@ func (s *Server) discoveryDocument() []byte {
 		"grant_types_supported":                      []string{proviso.GrantTypeTokenExchange},
 		"token_endpoint_auth_methods_supported":      []string{"none"},
 		"authorization_details_types_supported":      []string{proviso.IntentType},
-		"dpop_signing_alg_values_supported":          []string{"ES256", "ES384", "EdDSA", "RS256", "PS256"},
+		"dpop_signing_alg_values_supported":          pass.ProofAlgorithms,
 		"tls_client_certificate_bound_access_tokens": s.config.TLS != TLS{},
 		// Required by OpenID Connect Discovery, although nobody logs in here.
 		"response_types_supported":              []string{"none"},
