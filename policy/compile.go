@@ -17,12 +17,12 @@ import (
 // program is all modules of a revision, compiled together once. Nothing in it
 // changes after compile has returned, so requests share it without locks.
 type program struct {
-	compiler *ast.Compiler
-	store    storage.Store
-	txn      storage.Transaction // for reading; the store is never written again
-	data     ast.Object
-	modules  []module // decisions, in the order of their paths
-	tests    []module
+	compiler  *ast.Compiler
+	store     storage.Store
+	txn       storage.Transaction // for reading; the store is never written again
+	data      ast.Object
+	modules   []module // decisions, in the order of their paths
+	tests     []module
 	packages  map[string][]string // paths of the modules of each package
 	content   map[string]string   // of modules and data, by path
 	dataFiles []file

@@ -23,6 +23,7 @@ type Policy struct {
 	digest   string
 	revision *revision
 	timeout  time.Duration
+	patience time.Duration // for one explanation
 
 	// The three rules that are read, each compiled to a query of its own; nil
 	// where the package doesn't define the rule.

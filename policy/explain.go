@@ -31,12 +31,12 @@ import (
 // Two texts come out. Detail is for the operator's log. Reasons are for the job:
 // they leave out what isn't the job's own, see redact.go.
 const (
-	explainTime    = 250 * time.Millisecond
-	explainQueries = 3000 // a bound that doesn't depend on the machine
-	explainDepth   = 8    // helpers that call helpers
-	explainWays    = 8    // ways to be allowed that are told
-	explainReasons = 40   // conditions told in all
-	explainEnvs    = 50   // combinations of variables that are tried
+	explainTime    = 250 * time.Millisecond // by default
+	explainQueries = 3000                   // a bound that doesn't depend on the machine
+	explainDepth   = 8                      // helpers that call helpers
+	explainWays    = 8                      // ways to be allowed that are told
+	explainReasons = 40                     // conditions told in all
+	explainEnvs    = 50                     // combinations of variables that are tried
 )
 
 // explanation is why a decision was no.
@@ -92,8 +92,8 @@ type explainer struct {
 func (p *Policy) explain(ctx context.Context, input document.Value, absent []facts.Absence, d decision) explanation {
 	out := explanation{policy: p}
 	x := &explainer{policy: p, prog: p.revision.program, input: p.picker.pick(input), document: input, absent: absent,
-		ctx: ctx, cancel: topdown.NewCancel(), deadline: time.Now().Add(explainTime)}
-	timer := time.AfterFunc(explainTime, x.cancel.Cancel)
+		ctx: ctx, cancel: topdown.NewCancel(), deadline: time.Now().Add(p.patience)}
+	timer := time.AfterFunc(p.patience, x.cancel.Cancel)
 	defer timer.Stop()
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, x.cancel.Cancel)()
@@ -244,7 +244,7 @@ func (e explanation) reasons(public bool) []proviso.Reason {
 	case len(out) == 0 && len(e.ways) == 0 && e.policy != nil:
 		out = append(out, proviso.Reason{Rule: "allow", Message: "no rule of the policy allows anything"})
 	case e.cut:
-		out = append(out, proviso.Reason{Rule: "allow", Message: fmt.Sprintf("the explanation stopped after %v; more conditions may have failed", explainTime)})
+		out = append(out, proviso.Reason{Rule: "allow", Message: fmt.Sprintf("the explanation stopped after %v; more conditions may have failed", e.policy.patience)})
 	case hidden > 0:
 		out = append(out, proviso.Reason{Rule: "allow", Message: "further ways to be allowed are not shown; these are the nearest"})
 	}

@@ -133,7 +133,7 @@ func onePolicy(t testing.TB, pkg string, files map[string]string) *Policy {
 		t.Fatalf("package %s: %v, %v", pkg, p, err)
 	}
 	p.revision = &revision{program: prog, number: 1}
-	p.timeout = 10 * time.Second
+	p.timeout, p.patience = 10*time.Second, 10*time.Second
 	return p
 }
 

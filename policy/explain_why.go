@@ -86,6 +86,9 @@ func (x *explainer) call(t []*ast.Term, sc *scope, envs []env, loc *ast.Location
 	op := t[0].Value.String()
 	args := t[1:]
 	if ref, ok := t[0].Value.(ast.Ref); ok && ref[0].Equal(ast.DefaultRootDocument) {
+		if missing := x.undefined(args, sc, envs, loc, depth, always("")); len(missing) > 0 {
+			return missing
+		}
 		rules, _ := x.prog.rulesAt(ref)
 		return x.helper(rules, x.arguments(args, sc, envs), sc, depth)
 	}

@@ -40,7 +40,7 @@ func build(ctx context.Context, t tree, cfg Config, extraFacts map[string]string
 			continue
 		}
 		if p != nil {
-			p.revision, p.timeout = rev, cfg.timeout()
+			p.revision, p.timeout, p.patience = rev, cfg.timeout(), explainTime
 			rev.packages[name] = p
 		}
 	}
