@@ -11,7 +11,7 @@ help: ## print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/proviso
-	$(GO) build -trimpath -ldflags "-s -w" -o $(BIN) ./cmd/proviso
+	$(GO) build -ldflags "-s -w" -o $(BIN) ./cmd/proviso
 
 demo: system build ## play the whole flow and the main attacks (under 10 s after the build)
 	$(BIN) demo
