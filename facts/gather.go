@@ -48,7 +48,6 @@ type Gatherer struct {
 	timeout  time.Duration
 	sources  []source
 	extra    map[string]string
-	closers  []func()
 }
 
 // source is one place to ask. ask returns by the deadline of its context; what
@@ -59,6 +58,7 @@ type source struct {
 	// "context.ticket_approved"; it is asked only if the policy reads one.
 	reads []string
 	ask   func(ctx context.Context, asked Asked, wanted func(key string) bool) answer
+	close func()
 }
 
 // answer is what a source found out.
@@ -312,9 +312,10 @@ func (b *contextBuilder) found(found []fact) (onCall document.Value) {
 // of Input, each with its JSON type, for the policies' type check.
 func (g *Gatherer) Keys() map[string]string { return g.extra }
 
-// Close ends what runs in the background.
+// Close ends fetches that are under way and idle connections. What is gathered
+// afterwards is absent.
 func (g *Gatherer) Close() {
-	for _, stop := range g.closers {
-		stop()
+	for _, s := range g.sources {
+		s.close()
 	}
 }

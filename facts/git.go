@@ -191,7 +191,9 @@ func newGit(c GitConfig, opt Options) (source, error) {
 	if _, err := s.trusted(); err != nil {
 		return source{}, Problem{"git", err.Error()}
 	}
-	return source{name: "git", reads: gitReads, ask: s.ask}, nil
+	alive, end := context.WithCancel(context.Background())
+	s.settings.alive = alive
+	return source{name: "git", reads: gitReads, ask: s.ask, close: end}, nil
 }
 
 // trusted gives who may sign. The files are read again when they change; a file

@@ -436,6 +436,30 @@ func TestSlowFirstFetch(t *testing.T) {
 	wantValue(t, k, "true", "context", "commit_signed")
 }
 
+// Close ends a fetch that is under way; nothing is believed after it.
+func TestClose(t *testing.T) {
+	r := newRepo(t, "sha1")
+	good := newPerson(t)
+	id := r.onMain(made{sign: good.sign})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	g := newGatherer(t, r.config("dana@acme.example "+good.line+"\n", func(c *facts.GitConfig) { c.Repositories[0].URL = "https://" + listener.Addr().String() + "/x.git" }))
+	go func() {
+		if conn, err := listener.Accept(); err == nil { // git has begun
+			g.Close()
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+	}()
+	start := time.Now()
+	k := look(t, g, id)
+	if v := k.Input().At("context", "commit_signed"); !v.IsAbsent() || time.Since(start) > 20*time.Second {
+		t.Errorf("commit_signed is %s after %s", v, time.Since(start))
+	}
+}
+
 // The files of trust are read again when they change. One that can't be read
 // takes the trust away: it may say that somebody has left.
 func TestTrustFilesChange(t *testing.T) {

@@ -30,8 +30,10 @@ type mirror struct {
 	secret []string
 	cfg    *gitSettings
 
-	mu      sync.Mutex
-	made    bool
+	making sync.Mutex // one git init at a time; guards made
+	made   bool
+
+	mu      sync.Mutex // guards what follows, never while a git runs
 	refs    map[string]*refState
 	commits map[string]*commit // by id: immutable, so never out of date
 	order   []string           // of commits, oldest first
@@ -55,6 +57,7 @@ type gitSettings struct {
 	maxBytes int64
 	now      func() time.Time
 	log      *slog.Logger
+	alive    context.Context // of fetches, which outlive the request that began them
 }
 
 // Bounds of the mirrors' memory.
@@ -210,7 +213,7 @@ func (m *mirror) tip(ctx context.Context, ref string, maxAge time.Duration, notB
 		pause := fetchPause - time.Since(st.tried)
 		if st.running == nil && (st.tried.IsZero() || pause <= 0) {
 			st.running, st.tried, pause = make(chan struct{}), time.Now(), 0
-			go m.refresh(context.WithoutCancel(ctx), ref, st)
+			go m.refresh(m.cfg.alive, ref, st)
 		}
 		running := st.running
 		if running == nil && st.failed != nil {
@@ -328,8 +331,8 @@ func local(ref string) string { return "refs/proviso/" + strings.TrimPrefix(ref,
 // make makes the bare repository, elsewhere first, so that a half-made one is
 // never taken for a whole one.
 func (m *mirror) make(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.making.Lock()
+	defer m.making.Unlock()
 	if m.made {
 		return nil
 	}

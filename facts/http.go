@@ -87,7 +87,7 @@ func newHTTP(c HTTPConfig, where string, opt Options, extra map[string]string) (
 		return source{}, Problem{where + ".ca_file", err.Error()}
 	}
 	s.client = newClient(roots, c.AllowPrivate, s.wait)
-	src := source{name: c.Name, ask: s.ask}
+	src := source{name: c.Name, ask: s.ask, close: s.client.CloseIdleConnections}
 	for _, name := range sortedKeys(c.Keys) {
 		k := newJSONKey(name, c.Keys[name])
 		s.keys = append(s.keys, k)
