@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -73,6 +76,13 @@ func (c *Config) check() []problem {
 	for _, p := range c.CA.Validate() {
 		add("ca."+p.Path, "%s", p.Message)
 	}
+	if c.Facts.Git != nil {
+		for i, r := range c.Facts.Git.Repositories {
+			if r.Issuer != "" && !slices.Contains(c.issuerNames(), r.Issuer) {
+				add(fmt.Sprintf("facts.git.repositories[%d].issuer", i), "is %q, and no issuer has that name: its jobs would have no commit facts", r.Issuer)
+			}
+		}
+	}
 	out = append(out, c.checkPolicy()...)
 	out = append(out, c.checkGrants()...)
 	out = append(out, c.checkTelemetry()...)
@@ -130,6 +140,98 @@ func (c *Config) checkTelemetry() []problem {
 	return out
 }
 
+// checkFiles lets each part read the files that its section names. It connects
+// to nothing, and changes nothing.
+func (c *Config) checkFiles() []problem {
+	var out []problem
+	identities, err := identity.New(c.Issuers, identity.Options{Audience: c.Server.URL, Log: quiet})
+	if err == nil {
+		identities.Close()
+	}
+	out = append(out, problemsIn(err, "issuers")...)
+	_, err = runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: quiet})
+	out = append(out, problemsIn(err, "runners")...)
+	gatherer, err := facts.New(c.Facts, facts.Options{Log: quiet})
+	if err == nil {
+		gatherer.Close()
+	}
+	out = append(out, problemsIn(err, "facts")...)
+	if c.Server.TLS.Cert != "" {
+		if _, err := tls.LoadX509KeyPair(c.Server.TLS.Cert, c.Server.TLS.Key); err != nil {
+			out = append(out, problem{path: "server.tls", message: fmt.Sprintf("can't be used: %v; write PEM files of one certificate chain, leaf first, and its key", err)})
+		}
+	}
+	return out
+}
+
+// problemsIn takes a part's error apart into problems with their paths.
+func problemsIn(err error, section string) []problem {
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case identity.Problems:
+		var out []problem
+		for _, p := range e {
+			out = append(out, problem{path: p.Path, message: p.Message})
+		}
+		return out
+	case runner.Problem:
+		return []problem{{path: "runners" + e.Path, message: e.Message}}
+	case facts.Problem:
+		return []problem{{path: "facts." + e.Path, message: e.Message}}
+	case interface{ Unwrap() []error }: // errors.Join
+		var out []problem
+		for _, one := range e.Unwrap() {
+			out = append(out, problemsIn(one, section)...)
+		}
+		return out
+	}
+	return []problem{{path: section, message: err.Error()}}
+}
+
+// checkPolicies prints what is to be said of the policies, and fails where the
+// broker would not start with them.
+func (c *Config) checkPolicies(ctx context.Context, out io.Writer) error {
+	gatherer, err := facts.New(c.Facts, facts.Options{Log: quiet})
+	if err != nil {
+		return err
+	}
+	defer gatherer.Close()
+	options := policy.Options{Facts: gatherer.Keys(), Log: quiet}
+	problems, err := policy.Check(ctx, c.Policy, options)
+	for _, p := range problems {
+		fmt.Fprintf(out, "policy: %s\n", p)
+	}
+	if err != nil {
+		return errors.New("the policies can't be activated")
+	}
+	engine, err := policy.Open(c.Policy, options)
+	if err != nil {
+		return err
+	}
+	return c.wrong(c.checkPackages(engine))
+}
+
+// checkPackages finds the grants whose policy isn't there.
+func (c *Config) checkPackages(engine *policy.Engine) []problem {
+	var out []problem
+	for _, name := range slices.Sorted(maps.Keys(c.Grants)) {
+		pkg := c.Grants[name].Policy
+		if _, err := engine.For(pkg); err != nil {
+			out = append(out, problem{path: "grants." + name + ".policy", message: fmt.Sprintf(
+				"is %q, and no package of that name has a rule allow; %s has %s", pkg, c.Policy.Dir, atMost(engine.Packages(), 20))})
+		}
+	}
+	return out
+}
+
+func atMost(names []string, n int) string {
+	if len(names) > n {
+		return strings.Join(names[:n], ", ") + fmt.Sprintf(" and %d more", len(names)-n)
+	}
+	return strings.Join(names, ", ")
+}
+
 func newConfigCommand() *cobra.Command {
 	parent := &cobra.Command{Use: "config", Short: "Look at a configuration"}
 	var file string
@@ -149,20 +251,11 @@ the broker from starting (exit 1), and what works but deserves a thought
 			if err != nil {
 				return refused(err)
 			}
-			gatherer, err := facts.New(config.Facts, facts.Options{Log: quiet})
-			if err != nil {
+			if err := config.wrong(config.checkFiles()); err != nil {
 				return refused(err)
 			}
-			defer gatherer.Close()
-			problems, err := policy.Check(cmd.Context(), config.Policy, policy.Options{Facts: gatherer.Keys(), Log: quiet})
-			if err != nil {
+			if err := config.checkPolicies(cmd.Context(), out); err != nil {
 				return refused(err)
-			}
-			for _, p := range problems {
-				fmt.Fprintf(out, "policy: %s\n", p)
-			}
-			if len(problems.Errors()) > 0 {
-				return refused(errors.New("the policies can't be activated"))
 			}
 			fmt.Fprintf(out, "ok: %d issuers, %d trust domains, %d grants\n", len(config.Issuers), len(config.Runners), len(config.Grants))
 			return nil

@@ -56,6 +56,9 @@ type Config struct {
 	Telemetry TelemetryConfig `yaml:"telemetry,omitempty"`
 	// Log is the operator's log on standard error.
 	Log LogConfig `yaml:"log,omitempty"`
+
+	file string                   // it was read from
+	at   func(path string) string // file:line:column of a path
 }
 
 // AuditConfig is the "audit" part.
@@ -133,24 +136,38 @@ func parseConfig(name string, data []byte) (*Config, []string, error) {
 	if err := decoder.Decode(&c); err != nil {
 		return nil, nil, yamlError(name, err)
 	}
+	c.file, c.at = name, func(path string) string { return place(name, tree, path) }
 	c.resolvePaths(filepath.Dir(name))
-	var failures configErrors
 	var warnings []string
+	var problems []problem
 	for _, p := range c.check() {
-		text := place(name, tree, p.path) + ": " + p.path + " " + p.message
 		if p.warning {
-			warnings = append(warnings, text)
+			warnings = append(warnings, c.describe(p))
 		} else {
-			failures.problems = append(failures.problems, text)
+			problems = append(problems, p)
 		}
 	}
-	if len(failures.problems) > 0 {
-		failures.file = name
-		sortByPlace(failures.problems)
-		return nil, warnings, &failures
-	}
 	sortByPlace(warnings)
+	if err := c.wrong(problems); err != nil {
+		return nil, warnings, err
+	}
 	return &c, warnings, nil
+}
+
+// describe gives a problem with its place in the file.
+func (c *Config) describe(p problem) string { return c.at(p.path) + ": " + p.path + " " + p.message }
+
+// wrong makes an error of problems, nil if there are none.
+func (c *Config) wrong(problems []problem) error {
+	if len(problems) == 0 {
+		return nil
+	}
+	e := &configErrors{file: c.file}
+	for _, p := range problems {
+		e.problems = append(e.problems, c.describe(p))
+	}
+	sortByPlace(e.problems)
+	return e
 }
 
 // yamlError turns the decoder's error into one line of ours with its place,

@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"proviso": main, "step": step})
+	testscript.Main(m, map[string]func(){"proviso": main, "step": step, "visit": visit})
 }
 
 // TestExecAndToken runs the scripts of testdata/exec with the real command as a

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/audit"
 	"github.com/proviso-ci/proviso/broker"
 	"github.com/proviso-ci/proviso/credential"
@@ -46,8 +46,13 @@ restart. proviso config check says what is wrong without starting.`,
 			for _, w := range warnings {
 				logger.Warn("configuration", "finding", w)
 			}
+			if err := config.wrong(config.checkFiles()); err != nil {
+				return err
+			}
 			b, err := start(cmd.Context(), config, logger)
-			if err != nil {
+			if wrong := new(configErrors); errors.As(err, &wrong) {
+				return wrong
+			} else if err != nil {
 				return refused(err)
 			}
 			if err := errors.Join(b.server.Run(cmd.Context()), b.close()); err != nil {
@@ -75,17 +80,22 @@ func tuneMemory() {
 
 // running is a broker whose parts are joined; its server isn't listening yet.
 type running struct {
-	server  *server.Server
-	broker  *broker.Broker
-	db      *store.DB
-	log     *audit.Log
-	closers []func() error
+	config *Config
+	logger *slog.Logger
+	db     *store.DB
+	log    *audit.Log
+
+	identities *identity.Verifier
+	parts      broker.Parts
+	broker     *broker.Broker
+	server     *server.Server
+	closers    []func() error
 }
 
 // start builds every part in the order of the flow and joins them. Whatever
 // can't be built keeps the broker from starting: there is no half of it.
 func start(ctx context.Context, c *Config, logger *slog.Logger) (_ *running, err error) {
-	r := &running{}
+	r := &running{config: c, logger: logger, parts: broker.Parts{Logger: logger}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -93,97 +103,113 @@ func start(ctx context.Context, c *Config, logger *slog.Logger) (_ *running, err
 	}()
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.onClose(func() error { cancel(); return nil })
+	for _, build := range []func(context.Context) error{r.openRecord, r.openEvidence, r.openFlow} {
+		if err := build(background); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
 
-	// Where things outlive a restart.
-	db, err := store.Open(c.Store)
-	if err != nil {
-		return nil, err
+// openRecord opens what must outlive a restart.
+func (r *running) openRecord(ctx context.Context) (err error) {
+	if r.db, err = store.Open(r.config.Store); err != nil {
+		return err
 	}
-	r.db = db
-	r.onClose(db.Close)
-	log, err := audit.Open(ctx, db, audit.Config{Origin: c.origin(), Broker: version(), Logger: logger})
+	r.onClose(r.db.Close)
+	r.log, err = audit.Open(ctx, r.db, audit.Config{Origin: r.config.origin(), Broker: version(), Logger: r.logger})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	r.log = log
-	r.onClose(log.Close)
+	r.onClose(r.log.Close)
+	r.parts.Audit = r.log
+	return nil
+}
 
-	// Who asks, where it runs, what else is true, may it.
-	identities, err := identity.New(c.Issuers, identity.Options{Audience: c.Server.URL, Log: logger})
-	if err != nil {
-		return nil, err
+// openEvidence opens who asks, where it runs, what else is true, may it.
+func (r *running) openEvidence(ctx context.Context) (err error) {
+	c := r.config
+	if r.identities, err = identity.New(c.Issuers, identity.Options{Audience: c.Server.URL, Log: r.logger}); err != nil {
+		return err
 	}
-	identities.Start(background)
-	r.onClose(func() error { identities.Close(); return nil })
-	runners, err := runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: logger})
-	if err != nil {
-		return nil, err
+	r.identities.Start(ctx)
+	r.onClose(func() error { r.identities.Close(); return nil })
+	r.parts.Identities = r.identities
+	if r.parts.Runners, err = runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: r.logger}); err != nil {
+		return err
 	}
 	zone, err := time.LoadLocation(c.Policy.Zone)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	gatherer, err := facts.New(c.Facts, facts.Options{Zone: zone, Log: logger, UserAgent: "proviso/" + version()})
+	gatherer, err := facts.New(c.Facts, facts.Options{Zone: zone, Log: r.logger, UserAgent: "proviso/" + version()})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.onClose(func() error { gatherer.Close(); return nil })
-	policies, err := policy.Open(c.Policy, policy.Options{Log: logger, Facts: gatherer.Keys()})
-	if err != nil {
-		return nil, err
+	r.parts.Facts = gatherer
+	if r.parts.Policies, err = policy.Open(c.Policy, policy.Options{Log: r.logger, Facts: gatherer.Keys()}); err != nil {
+		return err
 	}
-	go policies.Watch(background)
+	if err := c.wrong(c.checkPackages(r.parts.Policies)); err != nil {
+		return err
+	}
+	go r.parts.Policies.Watch(ctx)
+	return nil
+}
 
-	// What it gets.
+// openFlow opens what a job gets, and joins the flow and its face.
+func (r *running) openFlow(ctx context.Context) error {
+	c := r.config
 	keys, err := pass.OpenKeyring(filepath.Join(c.Store, "keys"), c.Keys, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	go keys.Run(background, func(err error) { logger.Error("signing keys", "error", err) })
+	go keys.Run(ctx, func(err error) { r.logger.Error("signing keys", "error", err) })
 	authority, err := credential.OpenAuthority(filepath.Join(c.Store, "ca"), c.CA, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	minter, err := credential.New(credential.Options{Issuer: c.Server.URL, Keys: keys, Authority: authority})
+	grants, err := r.openGrants(credential.Options{Issuer: c.Server.URL, Keys: keys, Authority: authority})
+	if err != nil {
+		return err
+	}
+	tracer, flush, err := newTracer(ctx, c.Telemetry)
+	if err != nil {
+		return err
+	}
+	r.onClose(func() error { flush(); return nil })
+	r.parts.Tracer = tracer
+	r.parts.Proofs = pass.NewProofChecker(pass.ProofConfig{Nonce: pass.NonceAtStart, Stage: proviso.StageRequest})
+	r.parts.IssuerRate = c.Server.WithDefaults().Limits.IssuerRate
+	if r.broker, err = broker.New(r.parts, grants, c.issuerNames()); err != nil {
+		return err
+	}
+	metrics := server.NewMetrics(version())
+	measure(metrics, r.broker, r.log, r.parts.Policies, r.identities)
+	r.server, err = server.New(c.Server, server.Parts{
+		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM,
+		Log: audit.Handler(r.db, false), Entries: audit.Handler(r.db, true), Proofs: r.parts.Proofs,
+		Ready:  func() error { return r.log.Status().Err },
+		Logger: r.logger, Metrics: metrics,
+	})
+	return err
+}
+
+func (r *running) openGrants(options credential.Options) (map[string]*broker.Grant, error) {
+	minter, err := credential.New(options)
 	if err != nil {
 		return nil, err
 	}
 	grants := map[string]*broker.Grant{}
-	for name, config := range c.Grants {
+	for name, config := range r.config.Grants {
 		grant, err := broker.NewGrant(name, config, minter)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := policies.For(grant.Policy); err != nil {
-			return nil, fmt.Errorf("grants.%s.policy: %w", name, err)
-		}
 		grants[name] = grant
 	}
-
-	// The flow, and its face.
-	tracer, flush, err := newTracer(ctx, c.Telemetry)
-	if err != nil {
-		return nil, err
-	}
-	r.onClose(func() error { flush(); return nil })
-	proofs := pass.NewProofChecker(pass.ProofConfig{Nonce: pass.NonceAtStart, Stage: "request"})
-	limits := c.Server.WithDefaults().Limits
-	r.broker, err = broker.New(broker.Parts{
-		Identities: identities, Runners: runners, Facts: gatherer, Policies: policies,
-		Audit: log, Proofs: proofs, Logger: logger, Tracer: tracer, IssuerRate: limits.IssuerRate,
-	}, grants, c.issuerNames())
-	if err != nil {
-		return nil, err
-	}
-	metrics := server.NewMetrics(version())
-	measure(metrics, r.broker, log, policies, identities)
-	r.server, err = server.New(c.Server, server.Parts{
-		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM,
-		Log: audit.Handler(db, false), Entries: audit.Handler(db, true), Proofs: proofs,
-		Ready:  func() error { return log.Status().Err },
-		Logger: logger, Metrics: metrics,
-	})
-	return r, err
+	return grants, nil
 }
 
 func (r *running) onClose(f func() error) { r.closers = append(r.closers, f) }
