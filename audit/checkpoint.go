@@ -80,8 +80,7 @@ func parseCheckpoint(text, origin string) (tree, *Finding) {
 	return tree{size, root}, nil
 }
 
-// Finding is what a verification has found to be wrong. The program that
-// verified exits with 1.
+// Finding is what a verification has found to be wrong.
 type Finding struct {
 	Code proviso.Code
 	// Index is the first entry that is concerned, -1 where the finding is about
@@ -89,6 +88,9 @@ type Finding struct {
 	Index, Last int64
 	Text        string
 }
+
+// ExitCode is the exit code of a program that found this.
+func (f *Finding) ExitCode() int { return 1 }
 
 func found(code proviso.Code, index int64, text string, args ...any) *Finding {
 	return &Finding{Code: code, Index: index, Last: index, Text: fmt.Sprintf(text, args...)}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	proviso "github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/internal/document"
@@ -204,8 +205,17 @@ func (a *appender) name(n string) {
 func (a *appender) text(n, v string) {
 	if v != "" {
 		a.name(n)
-		a.b = document.AppendString(a.b, v)
+		a.quote(v)
 	}
+}
+
+// quote writes a string. Some come from outsiders as they sent them: what is no
+// UTF-8 must not make the entry, and with it the log, unreadable as JSON.
+func (a *appender) quote(v string) {
+	if !utf8.ValidString(v) {
+		v = strings.ToValidUTF8(v, "\uFFFD")
+	}
+	a.b = document.AppendString(a.b, v)
 }
 
 func (a *appender) number(n string, v int64) {
@@ -220,7 +230,7 @@ func (a *appender) list(n string, vs []string) {
 	a.name(n)
 	for i, v := range vs {
 		a.b = append(a.b, "[,"[min(i, 1)])
-		a.b = document.AppendString(a.b, v)
+		a.quote(v)
 	}
 	a.b = append(a.b, ']')
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	proviso "github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/store"
@@ -244,8 +245,8 @@ func (l *Log) submit(ctx context.Context, r *request) (outcome, error) {
 	if r.entry.Broker == "" {
 		r.entry.Broker = l.cfg.Broker
 	}
-	if r.entry.Decision == "" {
-		return outcome{}, unavailable(errors.New("the entry has no decision id"))
+	if n := len(r.entry.Decision); n == 0 || n > 64 {
+		return outcome{}, unavailable(errors.New("the entry has no decision id, or one that nobody made here"))
 	}
 	if err := ctx.Err(); err != nil {
 		return outcome{}, unavailable(err)
@@ -294,12 +295,16 @@ func settled(out outcome) (outcome, error) {
 // allowed decision that doesn't fit into the record is not taken.
 func (r *request) serialise() error {
 	r.body, r.recorded = appendEntry(make([]byte, 0, 3<<10), &r.entry, r.terms)
-	if len(r.body) <= maxEntry {
+	long, text := len(r.body) > maxEntry, utf8.Valid(r.body)
+	if text && !long {
 		return nil
 	}
-	if r.terms != nil {
+	if r.terms != nil && long {
 		return proviso.Refuse(proviso.StageRecord, proviso.CodeLimitsContextSize,
 			"the record of this decision has %d bytes, and at most %d fit: let the job's token or the grant's policy bring fewer facts", len(r.body), maxEntry)
+	}
+	if r.terms != nil {
+		return unavailable(errors.New("the decision's input is not valid UTF-8"))
 	}
 	r.entry.shorten()
 	r.body, r.recorded = appendEntry(r.body[:0], &r.entry, nil)

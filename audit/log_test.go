@@ -12,6 +12,7 @@ import (
 	"time"
 
 	proviso "github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/internal/document"
 	"github.com/proviso-ci/proviso/store"
 )
 
@@ -26,16 +27,18 @@ func TestCommitRefuses(t *testing.T) {
 		code  proviso.Code
 		stays bool
 	}{
-		"no replay key":           {edit: func(_ *Entry, o *Once, _ *Terms) { *o = Once{} }, code: proviso.CodeAuditUnavailable},
-		"a key without an expiry": {edit: func(_ *Entry, o *Once, _ *Terms) { o.Expires = time.Time{} }, code: proviso.CodeAuditUnavailable},
-		"an expiry without a key": {edit: func(_ *Entry, o *Once, _ *Terms) { o.Key = [32]byte{} }, code: proviso.CodeAuditUnavailable},
-		"a simulation":            {edit: func(e *Entry, _ *Once, _ *Terms) { e.Mode = Simulate }, code: proviso.CodeAuditUnavailable},
-		"a replay of history":     {edit: func(e *Entry, _ *Once, _ *Terms) { e.Mode = Replay }, code: proviso.CodeAuditUnavailable},
-		"no decision id":          {edit: func(e *Entry, _ *Once, _ *Terms) { e.Decision = "" }, code: proviso.CodeAuditUnavailable},
-		"no credential id":        {edit: func(_ *Entry, _ *Once, t *Terms) { t.ID = "" }, code: proviso.CodeAuditUnavailable},
-		"no kind":                 {edit: func(_ *Entry, _ *Once, t *Terms) { t.Kind = "" }, code: proviso.CodeAuditUnavailable},
-		"no lifetime":             {edit: func(_ *Entry, _ *Once, t *Terms) { t.Expires = t.NotBefore }, code: proviso.CodeAuditUnavailable},
-		"a caller that has left":  {ctx: ended, code: proviso.CodeAuditUnavailable},
+		"no replay key":             {edit: func(_ *Entry, o *Once, _ *Terms) { *o = Once{} }, code: proviso.CodeAuditUnavailable},
+		"a key without an expiry":   {edit: func(_ *Entry, o *Once, _ *Terms) { o.Expires = time.Time{} }, code: proviso.CodeAuditUnavailable},
+		"an expiry without a key":   {edit: func(_ *Entry, o *Once, _ *Terms) { o.Key = [32]byte{} }, code: proviso.CodeAuditUnavailable},
+		"a simulation":              {edit: func(e *Entry, _ *Once, _ *Terms) { e.Mode = Simulate }, code: proviso.CodeAuditUnavailable},
+		"a replay of history":       {edit: func(e *Entry, _ *Once, _ *Terms) { e.Mode = Replay }, code: proviso.CodeAuditUnavailable},
+		"no decision id":            {edit: func(e *Entry, _ *Once, _ *Terms) { e.Decision = "" }, code: proviso.CodeAuditUnavailable},
+		"a decision id without end": {edit: func(e *Entry, _ *Once, _ *Terms) { e.Decision = strings.Repeat("x", 65) }, code: proviso.CodeAuditUnavailable},
+		"an input that is no text":  {edit: func(e *Entry, _ *Once, _ *Terms) { e.Input = text("\xff", "x") }, code: proviso.CodeAuditUnavailable},
+		"no credential id":          {edit: func(_ *Entry, _ *Once, t *Terms) { t.ID = "" }, code: proviso.CodeAuditUnavailable},
+		"no kind":                   {edit: func(_ *Entry, _ *Once, t *Terms) { t.Kind = "" }, code: proviso.CodeAuditUnavailable},
+		"no lifetime":               {edit: func(_ *Entry, _ *Once, t *Terms) { t.Expires = t.NotBefore }, code: proviso.CodeAuditUnavailable},
+		"a caller that has left":    {ctx: ended, code: proviso.CodeAuditUnavailable},
 		"facts without end": {edit: func(e *Entry, _ *Once, _ *Terms) { e.Input = text("x", strings.Repeat("long ", 20_000)) },
 			code: proviso.CodeLimitsContextSize},
 		"a key that expires in ten thousand years": {edit: func(_ *Entry, o *Once, _ *Terms) { o.Expires = o.Expires.AddDate(10_000, 0, 0) },
@@ -82,6 +85,72 @@ func TestRefuseIsRecordedWhole(t *testing.T) {
 	if hash, ok := got.Document.Get("input_hash").Text(); !ok || len(hash) != 64 || !got.Document.Get("input").IsAbsent() || got.Code != proviso.CodePolicyDenied {
 		t.Errorf("the record is %v", got.Document)
 	}
+}
+
+// What outsiders send can't make the log unreadable.
+func TestHostileTextIsRecorded(t *testing.T) {
+	l := newLog(t)
+	for _, hostile := range []string{"\xff\xfe", "\x00\x1f\u2028\"\\", `","result":"allowed`, strings.Repeat("x", 3*maxEntry), "\xed\xa0\x80"} {
+		e := l.entry(hostile)
+		e.JTI, e.Actor, e.Input = hostile, hostile, e.Input.With(document.Member("x", document.StringOf(hostile)))
+		e.SetRefusal(&proviso.Refusal{Stage: proviso.StageRequest, Code: proviso.CodeTargetUnknown, Public: hostile, Reasons: []proviso.Reason{{Message: hostile}}})
+		if err := l.Refuse(ctx, e); err != nil && len(hostile) < maxEntry {
+			t.Errorf("%.20q: %v", hostile, err)
+		}
+	}
+	l.reopen()
+	if r := l.verify(); r.Allowed != 0 || r.Refused != 4 {
+		t.Errorf("the report is %+v", r)
+	}
+	for _, s := range l.entries() {
+		isCanonical(t, []byte(s.Document.String()))
+	}
+}
+
+// A replay whose record would be too long is still recorded.
+func TestLongReplayIsRecorded(t *testing.T) {
+	l := newLog(t)
+	l.mustCommit("a")
+	for _, extra := range []int{0, 100, 200, 300} {
+		e := l.entry("g")
+		e.Grant = strings.Repeat("g", maxEntry-900+extra)
+		_, err := l.Commit(ctx, e, l.once("a"), Terms{ID: "x", Kind: "k", NotBefore: l.clock.now, Expires: l.clock.now.Add(time.Second)})
+		var r *proviso.Refusal
+		if !errors.As(err, &r) || r.Code != proviso.CodeReplay && r.Code != proviso.CodeLimitsContextSize {
+			t.Errorf("with %d bytes more: %v", extra, err)
+		}
+	}
+	l.verify()
+}
+
+// A log can be verified while it is written.
+func TestVerifyWhileWriting(t *testing.T) {
+	l := newLog(t)
+	l.fill(300)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				l.fill(40)
+			}
+		}
+	}()
+	for range 8 {
+		ro, err := store.OpenReadOnly(l.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := VerifyLog(ctx, StoreSource(ro), l.VerifierKey(), Known{}); err != nil || r.Size < 300 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		ro.Close()
+	}
+	close(stop)
+	<-done
 }
 
 // Of a thousand simultaneous copies of one token exactly one gets a warrant, the

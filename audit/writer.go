@@ -172,10 +172,9 @@ func (r *request) claim(tx *store.Tx) {
 	}
 	r.terms = nil
 	r.entry.SetRefusal(r.refused)
-	// A refusal is shorter than what it replaces was, but for its two sentences.
-	r.body, r.recorded = appendEntry(r.body[:0], &r.entry, nil)
-	if len(r.body) > maxEntry {
-		r.entry.shorten()
+	if e := &r.entry; r.serialise() != nil {
+		// Not even without its input: what identifies it always fits.
+		r.entry = Entry{Type: e.Type, Decision: e.Decision, Time: e.Time, Mode: e.Mode, Stage: e.Stage, Code: e.Code}
 		r.body, r.recorded = appendEntry(r.body[:0], &r.entry, nil)
 	}
 }

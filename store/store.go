@@ -19,6 +19,13 @@
 // commit. The rows are what is durable; the set is never ahead of them, since a
 // key joins it for good only when its transaction is.
 //
+// # What is not here
+//
+// There is no row for each credential that lives. That it was issued, to whom
+// and until when is in the log, which is searched by time; only a credential
+// that was ended before its time needs a row, and few are. Kinds that somebody
+// else must be told to end will need a table of their own.
+//
 // # The directory
 //
 //	proviso.db   the database, with -wal and -shm beside it: back up all three
@@ -82,6 +89,9 @@ func Open(dir string) (_ *DB, err error) {
 	path := filepath.Join(dir, FileName)
 	if err := createFile(path); err != nil {
 		return nil, err
+	}
+	if err := SyncDir(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("the store's directory can't be made: %w", err)
 	}
 	if db.write, err = connect(path, 1, url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
