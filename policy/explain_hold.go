@@ -102,7 +102,7 @@ func (x *explainer) unwantedCall(t []*ast.Term, sc *scope, envs []env, loc *ast.
 		if o.many || len(o.values) != 1 || len(in.values) != 1 || !o.fromInput {
 			return finding{}, false
 		}
-		w := want{text: "none of those in " + in.label}
+		w := want{text: "none of those in " + in.label, shuns: true}
 		if !in.fromData {
 			text, _ := oneOf(in.values[0])
 			w.text = "none of " + strings.TrimPrefix(text, "one of ")

@@ -359,11 +359,11 @@ func (x *explainer) every(ev *ast.Every, sc *scope, envs []env, depth int) []fin
 		more := env{}
 		if name, ok := keyOf(ev).(ast.Var); ok {
 			more[name] = k
-			sc.args[name] = operand{label: "the key of " + label, values: []*ast.Term{k}, fromInput: domain.fromInput, fromData: domain.fromData}
+			sc.args[name] = operand{label: "the key of " + label, values: []*ast.Term{k}, fromInput: domain.fromInput, fromData: domain.fromData, hidden: domain.hidden, many: domain.fromData}
 		}
 		if name, ok := ev.Value.Value.(ast.Var); ok {
 			more[name] = v
-			sc.args[name] = operand{label: label + "[" + shown(k) + "]", path: domain.path, values: []*ast.Term{v}, fromInput: domain.fromInput, fromData: domain.fromData}
+			sc.args[name] = operand{label: label + "[" + shown(k) + "]", path: domain.path, values: []*ast.Term{v}, fromInput: domain.fromInput, fromData: domain.fromData, hidden: domain.hidden, many: domain.fromData}
 		}
 		failed, _ := x.body(ev.Body, sc, []env{e.with(more)}, depth)
 		for i := range failed {

@@ -228,6 +228,7 @@ type want struct {
 	// items are the texts that would have done, for redact.go.
 	items   []string
 	matches bool // the value has to be (or begin with) one of items
+	shuns   bool // it must be none of several
 }
 
 // wantText names the values of the wanted side.

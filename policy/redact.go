@@ -21,6 +21,11 @@ var ownedPaths = map[string]bool{"identity.repository": true, "identity.subject"
 
 // redact sets what of f the job may read.
 func (x *explainer) redact(f *finding, o operand, w want, say func(string) string) {
+	if w.shuns && (tenantPaths[o.path] || ownedPaths[o.path]) {
+		f.publicWanted = "another"
+		f.public = say(f.publicWanted)
+		return
+	}
 	if !w.matches || !o.fromInput || len(w.items) == 0 {
 		return
 	}
