@@ -69,6 +69,7 @@ const (
 	CodeGitUnsignedAncestor     Code = "git_unsigned_ancestor"     // 400 invalid_request
 	CodeGrantUnsupported        Code = "grant_unsupported"         // 400 unsupported_grant_type
 	CodeHost                    Code = "host"                      // 421 misdirected
+	CodeHTTPAmbiguous           Code = "http_ambiguous"            // 400 invalid_request
 	CodeIatFuture               Code = "iat_future"                // 400 invalid_request
 	CodeIatMissing              Code = "iat_missing"               // 400 invalid_request
 	CodeIssuerQuarantined       Code = "issuer_quarantined"        // 503 server_error
