@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -15,13 +16,15 @@ type ccJob struct {
 	step     string
 	contexts bool
 	depth    int
+	// identity is the kind of cloud identity that earlier steps gave the job, by family.
+	identity map[string]Kind
 }
 
 // job reads a job for one invocation.
 func (f *ccFile) job(c *ccCall, owner, def *node, outer ccParams) {
 	r := f.r
 	params := f.bind(def, c.node, outer)
-	j := &ccJob{f: f, call: c, owner: owner, at: place{job: params.put(c.name), reach: c.reach}}
+	j := &ccJob{f: f, call: c, owner: owner, at: place{job: c.name, reach: c.reach}, identity: make(map[string]Kind)}
 	j.scope = &scope{r: r, place: j.place, alias: make(map[string][]string), predefined: ccPredefined, special: j.special, exchange: j.exchange, fetch: nil, via: "run"}
 	j.readContexts(c.node, params)
 	exec := f.executor(r.get(def, "executor"), owner, params)
@@ -304,7 +307,9 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 		return
 	}
 	res := row.resource(get)
-	if row.federates(get) {
+	family := cloudFamily(res.Kind)
+	if row.federates(get) || j.identity[family] == Federated {
+		j.identity[family] = Federated
 		r.federated(at, key.Line, "oidc:circleci", use{res: res}, name)
 		return
 	}
@@ -313,7 +318,7 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 		u := row.inputUse(k.Value, get)
 		text := strings.Trim(params.put(r.str(v)), "${}")
 		if u.nature == NatureCredential && isVariableName(text) {
-			named = true
+			named = named || slices.Contains(row.secrets, k.Value)
 			r.static(at, v.Line, text, u, "orb parameter: "+k.Value)
 		}
 	}
@@ -326,6 +331,19 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 		}
 		r.static(at, key.Line, env, use{res: res, nature: firstNature(natureOf(env), NatureCredential)}, name)
 	}
+}
+
+// cloudFamily gives the cloud whose identity opens a kind of resource; "" when it is none's.
+func cloudFamily(kind string) string {
+	switch kind {
+	case "cloud/aws", "registry/ecr", "secrets-manager/aws", "secrets-manager/ssm":
+		return "aws"
+	case "cloud/gcp", "registry/gar", "secrets-manager/gcp":
+		return "gcp"
+	case "cloud/azure", "registry/acr", "secrets-manager/azure-key-vault":
+		return "azure"
+	}
+	return ""
 }
 
 func firstItem(r *reader, list *node) *node {
@@ -342,7 +360,7 @@ func isVariableName(s string) bool {
 
 // orbJob reads a job of an orb: its contexts, and the credentials that its table row names.
 func (f *ccFile) orbJob(c *ccCall) {
-	j := &ccJob{f: f, call: c, owner: f.root, at: place{job: c.name, reach: c.reach, runner: Runner{Kind: RunnerHosted}}}
+	j := &ccJob{f: f, call: c, owner: f.root, at: place{job: c.name, reach: c.reach, runner: Runner{Kind: RunnerHosted}}, identity: make(map[string]Kind)}
 	j.scope = &scope{r: f.r, place: j.place, alias: make(map[string][]string), predefined: ccPredefined, special: j.special, exchange: j.exchange, via: "run"}
 	j.readContexts(c.node, nil)
 	for _, key := range []string{"pre-steps", "post-steps"} {

@@ -255,6 +255,13 @@ func (f *ccFile) bind(def, call *node, outer ccParams) ccParams {
 			out[k.Value] = ccParam{text: f.r.str(d)}
 		}
 	}
+	for k, v := range f.r.pairs(f.r.at(call, "matrix", "parameters")) {
+		if values := f.r.strs(v); len(values) == 1 {
+			out[k.Value] = ccParam{text: values[0]}
+		} else {
+			delete(out, k.Value)
+		}
+	}
 	for k, v := range f.r.pairs(call) {
 		if f.r.isList(v) {
 			out[k.Value] = ccParam{steps: v, outer: outer}

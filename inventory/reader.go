@@ -84,6 +84,7 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 		if p.Credential.Source == "" {
 			p.Credential.Source = c.Source
 		}
+		p.Reach = wider(p.Reach, at.reach)
 		return p
 	}
 	reach := at.reach
@@ -107,6 +108,19 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 		ExposedVia: via, Reach: reach, Runner: run, Migration: migration(r.ci, c, res),
 	})
 	return &r.paths[len(r.paths)-1]
+}
+
+// wider joins the reach of two ways to the same path: a job that two workflows start, a template that two stages use.
+func wider(a, b Reach) Reach {
+	if b.Trust == ForkReachable || b.Trust == TrustUnknown && a.Trust == Protected {
+		a.Trust = b.Trust
+	}
+	for _, e := range b.Events {
+		if !slices.Contains(a.Events, e) {
+			a.Events = append(a.Events, e)
+		}
+	}
+	return a
 }
 
 // static, federated and so on record a path of that kind.
