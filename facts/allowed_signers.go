@@ -253,7 +253,7 @@ func patterns(text, what string) ([]string, error) {
 		positive = positive || bare == p
 	}
 	if !positive {
-		return nil, fmt.Errorf("only excludes: every %s has a !", what)
+		return nil, fmt.Errorf("has a ! before every %s, so it allows nobody", what)
 	}
 	return list, nil
 }

@@ -57,7 +57,7 @@ type gitSettings struct {
 	maxBytes int64
 	now      func() time.Time
 	log      *slog.Logger
-	alive    context.Context // of fetches, which outlive the request that began them
+	alive    context.Context // ends fetches, which outlive the request that began them
 }
 
 // Bounds of the mirrors' memory.
@@ -139,7 +139,7 @@ func secretSettings(user, token, caFile string) []string {
 // git runs one command in the mirror. Its output is bounded, and the whole
 // process group ends with the context.
 func (m *mirror) git(ctx context.Context, stdin string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, m.cfg.binary, append([]string{"--git-dir=" + m.dir}, args...)...)
+	cmd := exec.CommandContext(ctx, m.cfg.binary, append([]string{"--git-dir=" + m.dir}, args...)...) //nolint:gosec // git itself, configured; names of refs are checked and come after --end-of-options
 	cmd.Env = m.gitEnv()
 	cmd.Dir = m.cfg.dir
 	cmd.Stdin = strings.NewReader(stdin)
@@ -213,7 +213,7 @@ func (m *mirror) tip(ctx context.Context, ref string, maxAge time.Duration, notB
 		pause := fetchPause - time.Since(st.tried)
 		if st.running == nil && (st.tried.IsZero() || pause <= 0) {
 			st.running, st.tried, pause = make(chan struct{}), time.Now(), 0
-			go m.refresh(m.cfg.alive, ref, st)
+			go m.refresh(context.WithoutCancel(ctx), ref, st)
 		}
 		running := st.running
 		if running == nil && st.failed != nil {
@@ -274,6 +274,9 @@ func (m *mirror) forgetRefs() {
 
 // refresh fetches one ref and tells those who wait.
 func (m *mirror) refresh(ctx context.Context, ref string, st *refState) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(m.cfg.alive, cancel)()
 	at := m.cfg.now() // the age counts from the question
 	tip, err := m.fetch(ctx, ref)
 	m.mu.Lock()
@@ -314,7 +317,7 @@ func (m *mirror) fetch(ctx context.Context, ref string) (tip string, err error) 
 	out, err := m.git(ctx, "", "rev-parse", "--verify", "--quiet", "--end-of-options", local(ref)+"^{commit}")
 	tip = strings.TrimSpace(string(out))
 	if err != nil || !isObjectID(tip) {
-		return "", fmt.Errorf("%w: the ref names no commit: %v", errFetch, err)
+		return "", errors.Join(errFetch, errors.New("the ref names no commit"), err)
 	}
 	return tip, nil
 }
@@ -347,7 +350,7 @@ func (m *mirror) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(half)
+	defer func() { _ = os.RemoveAll(half) }()
 	format := "sha1"
 	if m.sha256 {
 		format = "sha256"
@@ -386,7 +389,7 @@ func (m *mirror) watchSize(ctx context.Context) (context.Context, func()) {
 		}
 	}()
 	return limited, func() {
-		over := context.Cause(limited) == errTooLarge || treeSize(m.dir) > m.cfg.maxBytes
+		over := errors.Is(context.Cause(limited), errTooLarge) || treeSize(m.dir) > m.cfg.maxBytes
 		cancel(nil)
 		<-done
 		if over {

@@ -287,7 +287,7 @@ func (s *httpSource) question(ctx context.Context, address string) (document.Val
 	if err != nil {
 		return document.Value{}, unavailable("it could not be reached in time", withoutURL(err))
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	switch {
 	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
 		return document.Value{}, &Absence{Code: proviso.CodeEnrichmentUnavailable, Why: "it doesn't know what it was asked about",
@@ -335,7 +335,7 @@ func readSecret(path, header string) (name, value string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
 		return "", "", err

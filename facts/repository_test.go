@@ -59,15 +59,14 @@ func (r *repo) git(stdin string, args ...string) string {
 
 // made says how a commit is made; the zero value is a good one of dana's.
 type made struct {
-	parents    []string
-	author     string // "Name <email>"
-	committer  string
-	at         time.Time
-	extra      string // header lines before the signature
-	message    string
-	sign       func(payload string) string // armored
-	lie        func(raw string) string     // changes the bytes at the end
-	noNewlines bool
+	parents   []string
+	author    string // "Name <email>"
+	committer string
+	at        time.Time
+	extra     string // header lines before the signature
+	message   string
+	sign      func(payload string) string // armored
+	lie       func(raw string) string     // changes the bytes at the end
 }
 
 const (

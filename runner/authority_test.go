@@ -115,14 +115,16 @@ func (a *authority) leafFor(id string, public crypto.PublicKey, edits ...func(*x
 
 // bundle gives the authority's bundle as a document that a test may change.
 func (a *authority) bundle(sequence any) map[string]any {
-	pub := a.jwtKey.PublicKey
-	x, y := make([]byte, 32), make([]byte, 32)
-	pub.X.FillBytes(x)
-	pub.Y.FillBytes(y)
-	rx, ry := make([]byte, 32), make([]byte, 32)
-	a.key.X.FillBytes(rx)
-	a.key.Y.FillBytes(ry)
 	b64 := base64.RawURLEncoding.EncodeToString
+	coordinates := func(key *ecdsa.PrivateKey) (x, y []byte) {
+		point, err := key.PublicKey.Bytes() // 4, x, y
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		return point[1:33], point[33:]
+	}
+	x, y := coordinates(a.jwtKey)
+	rx, ry := coordinates(a.key)
 	doc := map[string]any{"keys": []any{
 		map[string]any{"use": "x509-svid", "kty": "EC", "crv": "P-256", "x": b64(rx), "y": b64(ry),
 			"x5c": []any{base64.StdEncoding.EncodeToString(a.root.Raw)}},

@@ -99,10 +99,10 @@ func parseSubject(text string) (spiffeid.ID, error) {
 func audience(claims document.Value, want string) error {
 	aud := claims.Get("aud")
 	one := aud
-	switch aud.Kind() {
-	case document.Absent:
+	if aud.IsAbsent() {
 		return refuse(proviso.CodeAudMissing, "the JWT-SVID has no aud; ask for one with the audience %s", want)
-	case document.Array:
+	}
+	if aud.Kind() == document.Array {
 		switch len(aud.Items()) {
 		case 0:
 			return refuse(proviso.CodeAudMissing, "the JWT-SVID's aud is empty; ask for one with the audience %s", want)

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ type source struct {
 func (s *source) bundle() *bundle {
 	now := s.now().UnixNano()
 	if due := s.next.Load(); now >= due && s.next.CompareAndSwap(due, now+int64(s.every)) {
-		s.reload()
+		_ = s.reload() // said in the log and in the status; the last good bundle serves
 	}
 	return s.current.Load()
 }
@@ -79,11 +78,11 @@ func (s *source) reload() error {
 	}
 	s.raw, s.problem, s.loaded = data, nil, s.now()
 	s.current.Store(fresh)
-	level := slog.LevelInfo
+	say := s.log.Info
 	if len(fresh.keys) == 0 {
-		level = slog.LevelWarn // allowed: it is how a domain withdraws everything
+		say = s.log.Warn // allowed: it is how a domain withdraws everything
 	}
-	s.log.Log(context.Background(), level, "trust domain's bundle is in use", "runner", s.name, "trust_domain", s.domain.Name(),
+	say("trust domain's bundle is in use", "runner", s.name, "trust_domain", s.domain.Name(),
 		"sequence", fresh.sequence, "x509_authorities", len(fresh.x509.X509Authorities()), "jwt_authorities", len(fresh.jwt))
 	return nil
 }
@@ -111,7 +110,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no regular file", path)
 	}
