@@ -38,7 +38,7 @@ type Issued struct {
 // the order below is the only one that compiles; each refusal ends it. The
 // record is open before anything is believed, and is closed on every way out.
 func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err error) {
-	rec := b.open(req)
+	ctx, rec := b.open(ctx, req)
 	defer func() { err = b.close(ctx, rec, err) }()
 
 	// 1. Who asks. Nothing about grants is said to somebody who isn't a job.

@@ -35,12 +35,16 @@ type record struct {
 	run       runner.Runner
 
 	tracer trace.Tracer
-	span   trace.Span // of the stage that runs now; nil without a tracer
+	whole  trace.Span // of the request; nil without a tracer
+	span   trace.Span // of the stage that runs now
 }
 
-func (b *Broker) open(req Request) *record {
+// open opens the record. Without a tracer ctx stays as it is. A request's own
+// trace context is not taken over: a caller could make the broker trace all that
+// it sends.
+func (b *Broker) open(ctx context.Context, req Request) (context.Context, *record) {
 	now := b.Now()
-	return &record{
+	rec := &record{
 		at:     proviso.StageRequest,
 		tracer: b.Tracer,
 		entry: audit.Entry{
@@ -48,6 +52,11 @@ func (b *Broker) open(req Request) *record {
 			Grant: boundedName(req.Grant), Intent: facts.IntentDocument(req.Intent, req.Scope),
 		},
 	}
+	if b.Tracer != nil {
+		ctx, rec.whole = b.Tracer.Start(ctx, "exchange", trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindServer),
+			trace.WithAttributes(attribute.String("proviso.decision", rec.entry.Decision)))
+	}
+	return ctx, rec
 }
 
 // boundedName keeps a caller's text from swelling the record.
@@ -68,19 +77,24 @@ func (r *record) stage(ctx context.Context, s proviso.Stage) context.Context {
 	if r.span != nil {
 		r.span.End()
 	}
-	_, r.span = r.tracer.Start(ctx, "exchange "+string(s), trace.WithAttributes(attribute.String("proviso.decision", r.entry.Decision)))
+	_, r.span = r.tracer.Start(ctx, "exchange "+string(s))
 	return ctx // stages are siblings, not each other's parents
 }
 
-func (r *record) endSpan(refusal *proviso.Refusal) {
-	if r.span == nil {
+// endSpans ends the stage that ran last and the request. No span holds a
+// caller's text: grants and issuers are names of the configuration.
+func (r *record) endSpans(refusal *proviso.Refusal) {
+	if r.tracer == nil {
 		return
 	}
-	if refusal != nil {
-		r.span.SetAttributes(attribute.String("proviso.code", string(refusal.Code)))
-		r.span.SetStatus(codes.Error, string(refusal.Code))
+	r.whole.SetAttributes(attribute.String("proviso.grant", r.grantName()), attribute.String("proviso.issuer", r.entry.Issuer))
+	for _, span := range []trace.Span{r.span, r.whole} {
+		if refusal != nil {
+			span.SetAttributes(attribute.String("proviso.code", string(refusal.Code)))
+			span.SetStatus(codes.Error, string(refusal.Code))
+		}
+		span.End()
 	}
-	r.span.End()
 }
 
 func (r *record) learnJob(job identity.Job) {
@@ -173,11 +187,11 @@ func once(job identity.Job, grant *Grant) audit.Once {
 // that names its decision; a refusal that could not be recorded stays one.
 func (b *Broker) close(ctx context.Context, rec *record, err error) error {
 	if err == nil {
-		rec.endSpan(nil)
+		rec.endSpans(nil)
 		return nil
 	}
 	refusal := proviso.AsRefusal(err, rec.at, proviso.CodeInternal)
-	rec.endSpan(refusal)
+	rec.endSpans(refusal)
 	answer := &Refused{Refusal: refusal, Decision: rec.entry.Decision, Grant: rec.grantName()}
 	b.log(ctx, rec, refusal)
 	if refusal.Code == proviso.CodeReplay && rec.at == proviso.StageRecord {

@@ -16,6 +16,9 @@ type answer struct {
 	oauth  string // RFC 6749 section 5.2, RFC 8693 section 2.2.2, RFC 9449 section 5
 }
 
+// CodeHTTPAmbiguous: two servers could read the request's length differently.
+const CodeHTTPAmbiguous proviso.Code = "http_ambiguous" // 400 invalid_request
+
 var (
 	badRequest  = answer{http.StatusBadRequest, "invalid_request"}
 	badTarget   = answer{http.StatusBadRequest, "invalid_target"}
@@ -71,6 +74,7 @@ var answers = map[proviso.Code]answer{
 	proviso.CodePolicyResultType:        serverError,
 	proviso.CodePolicyTimeout:           serverError,
 	proviso.CodeReplayStore:             serverError,
+	proviso.CodeReplayStoreFull:         serverError,
 	proviso.CodeCredentialFault:         serverError,
 	proviso.CodeInternal:                serverError,
 	jose.CodeJWKSMalformed:              serverError,
@@ -88,13 +92,14 @@ func answerFor(code proviso.Code) answer {
 	return badRequest
 }
 
-// passing are the faults of our own side that mend themselves: the answer says
-// when to ask again. A policy that fails now will fail in a second too.
-var passing = map[proviso.Code]bool{
-	proviso.CodeOverloaded:           true,
-	proviso.CodeRateLimited:          true,
-	proviso.CodeAuditUnavailable:     true,
-	proviso.CodeReplayStore:          true,
-	proviso.CodeDiscoveryUnavailable: true,
-	proviso.CodeJWKSStale:            true,
+// passing are the faults of our own side that mend themselves, with the seconds
+// after which to ask again. A policy that fails now will fail in a second too.
+var passing = map[proviso.Code]string{
+	proviso.CodeOverloaded:           "1",
+	proviso.CodeRateLimited:          "1",
+	proviso.CodeAuditUnavailable:     "1",
+	proviso.CodeReplayStore:          "1",
+	proviso.CodeReplayStoreFull:      "30",
+	proviso.CodeDiscoveryUnavailable: "1",
+	proviso.CodeJWKSStale:            "1",
 }

@@ -93,16 +93,16 @@ func readValues(r *http.Request) (url.Values, error) {
 	if r.URL.RawQuery != "" {
 		return nil, requestRefusal(proviso.CodeRequestMalformed, "parameters belong in the body: a query string ends up in access logs")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxFormBytes))
+	body, err := readBody(r)
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 		return nil, requestRefusal(proviso.CodeLimitsBodySize, "the request's body is over %d bytes", maxFormBytes)
 	} else if err != nil {
 		return nil, requestRefusal(proviso.CodeTimeoutBody, "the request's body did not arrive whole and in time").Because(err)
 	}
-	if strings.Count(string(body), "&")+1 > maxParameters {
+	if strings.Count(body, "&")+1 > maxParameters {
 		return nil, requestRefusal(proviso.CodeLimitsParams, "a token request has at most %d parameters", maxParameters)
 	}
-	values, err := url.ParseQuery(string(body))
+	values, err := url.ParseQuery(body)
 	if err != nil {
 		return nil, requestRefusal(proviso.CodeRequestMalformed, "the body is not a well-formed form (application/x-www-form-urlencoded)")
 	}
@@ -116,6 +116,16 @@ func readValues(r *http.Request) (url.Values, error) {
 		return nil, requestRefusal(proviso.CodeRequestDuplicateParam, "the parameter %q is sent %d times; each may be sent once (RFC 6749 section 3.2)", shown(name), len(all))
 	}
 	return values, nil
+}
+
+// readBody reads a bounded body, in one piece where its length is announced.
+func readBody(r *http.Request) (string, error) {
+	var b strings.Builder
+	if n := r.ContentLength; n > 0 && n <= maxFormBytes {
+		b.Grow(int(n))
+	}
+	_, err := io.Copy(&b, http.MaxBytesReader(nil, r.Body, maxFormBytes))
+	return b.String(), err
 }
 
 // checkTokens holds RFC 8693 section 2.1: which tokens must and mustn't be there.

@@ -46,17 +46,22 @@ func (s *Server) startOperations(failed chan<- error) (*http.Server, error) {
 type reloadingCertificate struct {
 	files  TLS
 	logger *slog.Logger
+	now    func() time.Time
 
 	mu      sync.Mutex // guards what follows, for the time of a stat or a reload
 	current *tls.Certificate
-	read    time.Time // modification time of the newer of both files
+	read    [2]int64 // modification times of both files
 	checked time.Time
+	said    time.Time // when the log was last told that a renewal can't be read
 }
 
-const certificateCheckEvery = 10 * time.Second
+const (
+	certificateCheckEvery = time.Second // two stats: nothing beside a handshake
+	certificateSayEvery   = time.Minute
+)
 
 func newReloadingCertificate(files TLS, logger *slog.Logger) (*reloadingCertificate, error) {
-	c := &reloadingCertificate{files: files, logger: logger}
+	c := &reloadingCertificate{files: files, logger: logger, now: time.Now}
 	changed, err := c.changed()
 	if err != nil {
 		return nil, err
@@ -64,21 +69,18 @@ func newReloadingCertificate(files TLS, logger *slog.Logger) (*reloadingCertific
 	return c, c.load(changed)
 }
 
-func (c *reloadingCertificate) changed() (time.Time, error) {
-	var newest time.Time
-	for _, name := range []string{c.files.Cert, c.files.Key} {
+func (c *reloadingCertificate) changed() (times [2]int64, err error) {
+	for i, name := range []string{c.files.Cert, c.files.Key} {
 		info, err := os.Stat(name)
 		if err != nil {
-			return newest, fmt.Errorf("server.tls: %w", err)
+			return times, fmt.Errorf("server.tls: %w", err)
 		}
-		if info.ModTime().After(newest) {
-			newest = info.ModTime()
-		}
+		times[i] = info.ModTime().UnixNano()
 	}
-	return newest, nil
+	return times, nil
 }
 
-func (c *reloadingCertificate) load(changed time.Time) error {
+func (c *reloadingCertificate) load(changed [2]int64) error {
 	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
 	if err != nil {
 		return fmt.Errorf("server.tls: the certificate %s and the key %s can't be used: %w", c.files.Cert, c.files.Key, err)
@@ -90,15 +92,24 @@ func (c *reloadingCertificate) load(changed time.Time) error {
 func (c *reloadingCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.checked) > certificateCheckEvery {
-		c.checked = now
-		changed, err := c.changed()
-		if err == nil && !changed.Equal(c.read) {
-			err = c.load(changed)
-		}
-		if err != nil {
-			c.logger.Error("the renewed TLS certificate can't be read; the last good one stays in use", "error", err)
-		}
+	now := c.now()
+	if now.Sub(c.checked) < certificateCheckEvery {
+		return c.current, nil
+	}
+	c.checked = now
+	changed, err := c.changed()
+	if err == nil && changed == c.read {
+		return c.current, nil
+	}
+	if err == nil {
+		err = c.load(changed)
+	}
+	switch {
+	case err == nil:
+		c.logger.Info("the renewed TLS certificate is in use", "cert", c.files.Cert, "until", c.current.Leaf.NotAfter)
+	case now.Sub(c.said) >= certificateSayEvery:
+		c.said = now
+		c.logger.Error("the renewed TLS certificate can't be read; the last good one stays in use", "error", err)
 	}
 	return c.current, nil
 }

@@ -322,7 +322,7 @@ func (s *Server) drain(door, operations *http.Server) error {
 func (s *Server) newHTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: min(5*time.Second, s.config.Limits.RequestTime),
 		ReadTimeout:       s.config.Limits.RequestTime,
 		WriteTimeout:      2 * s.config.Limits.RequestTime,
 		IdleTimeout:       2 * time.Minute,

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/proviso-ci/proviso"
@@ -18,6 +19,22 @@ import (
 // token is the only door to a credential.
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
+	ctx, cancel := context.WithTimeout(r.Context(), s.config.Limits.RequestTime)
+	defer cancel()
+	if len(r.TransferEncoding) > 0 {
+		// net/http has dropped a Content-Length beside it, which a proxy in front
+		// may have believed (RFC 9112 section 11.2): nobody can tell any more.
+		w.Header().Set("Connection", "close")
+		s.refuse(w, begun, requestRefusal(CodeHTTPAmbiguous, "a token request is sent with Content-Length, and without Transfer-Encoding"))
+		return
+	}
+	// Read first, then take a place: a caller that sends slowly holds its own
+	// connection, and nobody else's place.
+	req, err := s.readRequest(r)
+	if err != nil {
+		s.refuse(w, begun, err)
+		return
+	}
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
@@ -27,14 +44,6 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	}
 	s.parts.Metrics.inFlight.Inc()
 	defer s.parts.Metrics.inFlight.Dec()
-	ctx, cancel := context.WithTimeout(r.Context(), s.config.Limits.RequestTime)
-	defer cancel()
-
-	req, err := s.readRequest(r)
-	if err != nil {
-		s.refuse(w, begun, err)
-		return
-	}
 	issued, err := s.parts.Broker.Exchange(ctx, req)
 	if err != nil {
 		s.refuse(w, begun, err)
@@ -42,8 +51,15 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	}
 	s.parts.Metrics.granted(req.Grant, time.Since(begun))
 	w.Header()["Cache-Control"] = noStore
-	writeJSON(w, http.StatusOK, appendAnswer(make([]byte, 0, 8<<10), issued, time.Now()))
+	buffer := answerBuffers.Get().(*[]byte)
+	*buffer = appendAnswer((*buffer)[:0], issued, time.Now())
+	writeJSON(w, http.StatusOK, *buffer)
+	clear(*buffer) // it held a credential
+	answerBuffers.Put(buffer)
 }
+
+// answerBuffers are reused: an answer with its receipt has several kilobytes.
+var answerBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 12<<10); return &b }}
 
 // readRequest reads what is declared and shown. The handshake has proved that
 // the caller holds the key of its TLS client certificate; nothing else is
@@ -97,8 +113,8 @@ func (s *Server) refuse(w http.ResponseWriter, begun time.Time, err error) {
 	if a.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", http.MethodPost)
 	}
-	if passing[refusal.Code] {
-		h.Set("Retry-After", "1")
+	if seconds, ok := passing[refusal.Code]; ok {
+		h.Set("Retry-After", seconds)
 	}
 	writeJSON(w, a.status, append(body, '\n'))
 }
