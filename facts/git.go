@@ -191,9 +191,8 @@ func newGit(c GitConfig, opt Options) (source, error) {
 	if _, err := s.trusted(); err != nil {
 		return source{}, Problem{"git", err.Error()}
 	}
-	alive, end := context.WithCancel(context.Background())
-	s.settings.alive = alive
-	return source{name: "git", reads: gitReads, ask: s.ask, close: end}, nil
+	s.settings.closing = make(chan struct{})
+	return source{name: "git", reads: gitReads, ask: s.ask, close: sync.OnceFunc(func() { close(s.settings.closing) })}, nil
 }
 
 // trusted gives who may sign. The files are read again when they change; a file

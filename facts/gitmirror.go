@@ -57,7 +57,7 @@ type gitSettings struct {
 	maxBytes int64
 	now      func() time.Time
 	log      *slog.Logger
-	alive    context.Context // ends fetches, which outlive the request that began them
+	closing  chan struct{} // closed: ends fetches, which outlive the request that began them
 }
 
 // Bounds of the mirrors' memory.
@@ -276,7 +276,13 @@ func (m *mirror) forgetRefs() {
 func (m *mirror) refresh(ctx context.Context, ref string, st *refState) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(m.cfg.alive, cancel)()
+	go func() {
+		select {
+		case <-m.cfg.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	at := m.cfg.now() // the age counts from the question
 	tip, err := m.fetch(ctx, ref)
 	m.mu.Lock()
