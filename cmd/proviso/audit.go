@@ -204,12 +204,9 @@ func newAuditSearchCommand() *cobra.Command {
 the whole entries. It reads the store of a broker that may be running.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if since != "" {
-				d, err := time.ParseDuration(since)
-				if err != nil {
-					return fmt.Errorf("--since is a time back from now, as 24h: %w", err)
-				}
-				q.From = time.Now().Add(-d)
+			var err error
+			if q.From, err = sinceTime(since); err != nil {
+				return err
 			}
 			q.Code = proviso.Code(code)
 			db, err := store.OpenReadOnly(dir)
@@ -244,6 +241,18 @@ the whole entries. It reads the store of a broker that may be running.`,
 	flags.StringVar(&q.Credential, "credential", "", "a credential's id")
 	flags.StringVar(&output, "output", "text", "text or json")
 	return cmd
+}
+
+// sinceTime reads a time back from now; empty is the beginning.
+func sinceTime(since string) (time.Time, error) {
+	if since == "" {
+		return time.Time{}, nil
+	}
+	d, err := time.ParseDuration(since)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("--since is a time back from now, as 24h: %w", err)
+	}
+	return time.Now().Add(-d), nil
 }
 
 func newAuditExportCommand() *cobra.Command {
