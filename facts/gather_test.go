@@ -290,3 +290,19 @@ func BenchmarkGather(b *testing.B) {
 		}
 	}
 }
+
+// A commit that was looked at before costs no git and no signature again.
+func BenchmarkGatherCommit(b *testing.B) {
+	r := newRepo(b, "sha1")
+	dana := newPerson(b)
+	g := newGatherer(b, r.config("dana@acme.example "+dana.line+"\n"))
+	asked := facts.Asked{Job: jobOf(b, lab.Job{Commit: r.onMain(made{sign: dana.sign})}), Resource: shipping}
+	needs := facts.Needs{Paths: []string{"context.commit_signed"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		k, err := g.Gather(b.Context(), asked, needs)
+		if err != nil || k.Input().At("context", "commit_signed").String() != "true" {
+			b.Fatal(err, k.Absent())
+		}
+	}
+}
