@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math/bits"
 	"strconv"
@@ -128,19 +129,29 @@ func (e *edge) path(index int64) []tlog.Hash {
 	return out
 }
 
-// appendProof appends a C2SP tlog-proof of an entry with the given audit path
-// in the tree of the checkpoint.
-func appendProof(dst []byte, index int64, path []tlog.Hash, checkpoint []byte) []byte {
+const proofHeader = "c2sp.org/tlog-proof@v1"
+
+// appendProof appends a C2SP tlog-proof of an entry with the given audit path in
+// the tree of the checkpoint. The lines end with newline, which is "\n", or its
+// escape where the proof is written into a JSON string: nothing else in a proof
+// needs one.
+func appendProof(dst []byte, index int64, path []tlog.Hash, checkpoint []byte, newline string) []byte {
 	dst = append(dst, proofHeader...)
+	dst = append(dst, newline...)
 	dst = append(dst, "index "...)
 	dst = strconv.AppendInt(dst, index, 10)
-	dst = append(dst, '\n')
+	dst = append(dst, newline...)
 	for i := range path {
 		dst = base64.StdEncoding.AppendEncode(dst, path[i][:])
-		dst = append(dst, '\n')
+		dst = append(dst, newline...)
 	}
-	dst = append(dst, '\n')
-	return append(dst, checkpoint...)
+	dst = append(dst, newline...)
+	for line := range bytes.SplitAfterSeq(checkpoint, []byte("\n")) {
+		if n := len(line); n > 0 && line[n-1] == '\n' {
+			dst = append(append(dst, line[:n-1]...), newline...)
+		} else {
+			dst = append(dst, line...)
+		}
+	}
+	return dst
 }
-
-const proofHeader = "c2sp.org/tlog-proof@v1\n"

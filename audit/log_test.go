@@ -544,6 +544,9 @@ func TestWarrantIsUsedOnce(t *testing.T) {
 	if _, err := (&Warrant{}).Receipt(); !errors.Is(err, ErrNoWarrant) {
 		t.Errorf("the zero warrant has a receipt (%v)", err)
 	}
+	if _, err := (&Warrant{}).AppendReceipt(nil); !errors.Is(err, ErrNoWarrant) {
+		t.Errorf("the zero warrant has a receipt (%v)", err)
+	}
 }
 
 // What a caller changes after Commit doesn't change what was permitted.

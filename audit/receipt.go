@@ -104,9 +104,9 @@ func parseProof(text string) (index int64, path tlog.RecordProof, checkpoint str
 	if len(text) > maxProof {
 		return 0, nil, "", fmt.Errorf("it has %d bytes, at most %d are read", len(text), maxProof)
 	}
-	text, ok := strings.CutPrefix(text, proofHeader)
+	text, ok := strings.CutPrefix(text, proofHeader+"\n")
 	if !ok {
-		return 0, nil, "", fmt.Errorf("it does not begin with %q", strings.TrimSpace(proofHeader))
+		return 0, nil, "", fmt.Errorf("it does not begin with %q", proofHeader)
 	}
 	head, checkpoint, ok := strings.Cut(text, "\n\n")
 	if !ok {
@@ -155,7 +155,7 @@ func Prove(ctx context.Context, db *store.DB, index int64) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, fmt.Errorf("entry %d can't be proved: %w", index, err)
 	}
-	return Receipt{entry, index, string(appendProof(nil, index, path, last.Note))}, nil
+	return Receipt{entry, index, string(appendProof(nil, index, path, last.Note, "\n"))}, nil
 }
 
 // storedHashes reads hashes of the tree from tiles.

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"io/fs"
@@ -25,6 +26,9 @@ func TestReceipt(t *testing.T) {
 	later, err := Prove(ctx, l.db, fresh.Index)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if direct, err := w.AppendReceipt(nil); err != nil || !bytes.Equal(direct, fresh.AppendJSON(nil)) {
+		t.Errorf("written at once the receipt is\n%s\nnot\n%s (%v)", direct, fresh.AppendJSON(nil), err)
 	}
 	var indented any
 	if err := json.Unmarshal(fresh.AppendJSON(nil), &indented); err != nil {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -72,8 +73,23 @@ func (w *Warrant) Receipt() (Receipt, error) {
 	return Receipt{
 		Entry: w.grant.body,
 		Index: out.index,
-		Proof: string(appendProof(make([]byte, 0, 2<<10), out.index, out.edge.path(out.index), out.note)),
+		Proof: string(appendProof(nil, out.index, out.edge.path(out.index), out.note, "\n")),
 	}, nil
+}
+
+// AppendReceipt appends the receipt as JSON, and makes nothing else on the way.
+func (w *Warrant) AppendReceipt(dst []byte) ([]byte, error) {
+	if w == nil || w.grant == nil {
+		return dst, ErrNoWarrant
+	}
+	out := &w.grant.outcome
+	dst = append(dst, `{"entry":`...)
+	dst = append(dst, w.grant.body...)
+	dst = append(dst, `,"index":`...)
+	dst = strconv.AppendInt(dst, out.index, 10)
+	dst = append(dst, `,"proof":"`...)
+	dst = appendProof(dst, out.index, out.edge.path(out.index), out.note, `\n`)
+	return append(dst, '"', '}'), nil
 }
 
 // noCopy makes go vet's copylocks check complain about a copied Warrant.
