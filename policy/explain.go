@@ -54,6 +54,7 @@ type way struct {
 	title  string
 	failed []finding
 	held   int
+	like   []way // those that were joined into this one
 	// foreign: the way is for somebody else than the job that asks.
 	foreign bool
 }
@@ -159,6 +160,7 @@ func (x *explainer) ways() []way {
 		out[i].failed = x.oneAbsence(out[i].failed)
 		out[i].foreign = slices.ContainsFunc(out[i].failed, func(f finding) bool { return f.foreign })
 	}
+	out = oneOfMany(out)
 	slices.SortStableFunc(out, func(a, b way) int {
 		if a.foreign != b.foreign {
 			if b.foreign {
@@ -171,6 +173,35 @@ func (x *explainer) ways() []way {
 		}
 		return b.held - a.held
 	})
+	return out
+}
+
+// oneOfMany joins ways that each lack another value of the same thing and
+// nothing else: "policy wants one of ci, release".
+func oneOfMany(ways []way) []way {
+	var out []way
+	for _, w := range ways {
+		i := slices.IndexFunc(out, func(o way) bool {
+			if len(o.failed) != 1 || len(w.failed) != 1 || o.title+w.title != "" || !slices.Equal(o.failed[0].chain, w.failed[0].chain) {
+				return false
+			}
+			_, ok := merged([]way{o, w})
+			return ok
+		})
+		if i < 0 {
+			w.like = []way{w}
+			out = append(out, w)
+			continue
+		}
+		out[i].like = append(out[i].like, w)
+		f, ok := merged(out[i].like)
+		if !ok {
+			out[i].like = out[i].like[:len(out[i].like)-1]
+			out = append(out, w)
+			continue
+		}
+		out[i].failed = []finding{f}
+	}
 	return out
 }
 

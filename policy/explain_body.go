@@ -46,16 +46,32 @@ func (sc *scope) learn(body ast.Body) {
 }
 
 func (sc *scope) set(v ast.Var, t *ast.Term) {
-	if _, known := sc.origin[v]; !known && !variables(t)[v] {
+	if _, known := sc.origin[v]; !known && !sc.leadsTo(t, v, 0) {
 		sc.origin[v] = t
 	}
+}
+
+// leadsTo reports whether a term rests on a variable, by way of what the
+// variables in it were set to. A variable never comes from itself.
+func (sc *scope) leadsTo(t *ast.Term, v ast.Var, depth int) bool {
+	for u := range variables(t) {
+		if u == v || depth > 50 {
+			return true
+		}
+		for _, from := range []*ast.Term{sc.origin[u], sc.part[u]} {
+			if from != nil && sc.leadsTo(from, v, depth+1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (sc *scope) take(pattern, from *ast.Term) {
 	switch pattern.Value.(type) {
 	case *ast.Array, ast.Object:
 		ast.WalkVars(pattern, func(v ast.Var) bool {
-			if sc.part[v] == nil && !variables(from)[v] {
+			if sc.part[v] == nil && !sc.leadsTo(from, v, 0) {
 				sc.part[v] = from
 			}
 			return false

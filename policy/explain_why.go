@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -75,7 +76,11 @@ func (x *explainer) notTrue(t *ast.Term, sc *scope, envs []env, loc *ast.Locatio
 	}
 	o := x.operand(t, sc, envs)
 	if len(o.values) == 0 {
-		return []finding{x.absence(o, "true", sc, loc)}
+		wanted := "a value"
+		if fieldKind(o.path) == reflect.Bool {
+			wanted = "true"
+		}
+		return []finding{x.missing(ref, o, wanted, sc, envs, loc)}
 	}
 	return []finding{x.found(o, want{text: "true"}, loc)}
 }
@@ -144,6 +149,7 @@ func (x *explainer) comparison(op string, args []*ast.Term, sc *scope, envs []en
 		if entries := x.entries(t, sc, loc); len(entries) > 0 {
 			return entries
 		}
+		x.addMembers(&f, t, sc, envs)
 		if why := x.filteredOut(t, sc, envs, depth); why != "" {
 			f.message += ": " + why
 			if f.public != "" {
@@ -176,6 +182,27 @@ func (x *explainer) entries(t *ast.Term, sc *scope, loc *ast.Location) []finding
 		})
 	}
 	return out
+}
+
+// addMembers names the few members of what is counted, behind their number.
+func (x *explainer) addMembers(f *finding, t *ast.Term, sc *scope, envs []env) {
+	call, ok := x.callOf(t, sc)
+	if !ok || call[0].Value.String() != "count" {
+		return
+	}
+	in := x.operand(call[1], sc, envs)
+	if in.fromData || in.hidden || len(in.values) != 1 {
+		return
+	}
+	var parts []string
+	eachMember(in.values[0], func(_, v *ast.Term) bool { parts = append(parts, shown(v)); return len(parts) < 6 })
+	if len(parts) == 0 || len(parts) > 5 {
+		return
+	}
+	head, tail, ok := strings.Cut(f.message, ", policy wants ")
+	if ok && f.public == "" {
+		f.message = head + " (" + clip(strings.Join(parts, ", "), 160) + "), policy wants " + tail
+	}
 }
 
 // callOf gives the call that a term is, by itself or as the origin of a variable.
@@ -363,7 +390,11 @@ func (x *explainer) every(ev *ast.Every, sc *scope, envs []env, depth int) []fin
 		}
 		if name, ok := ev.Value.Value.(ast.Var); ok {
 			more[name] = v
-			sc.args[name] = operand{label: label + "[" + shown(k) + "]", path: domain.path, values: []*ast.Term{v}, fromInput: domain.fromInput, fromData: domain.fromData, hidden: domain.hidden, many: domain.fromData}
+			element := operand{label: label + "[" + shown(k) + "]", path: domain.path, values: []*ast.Term{v}, fromInput: domain.fromInput, fromData: domain.fromData, hidden: domain.hidden, many: domain.fromData}
+			if domain.constant {
+				element = operand{label: shown(v), constant: true, values: []*ast.Term{v}}
+			}
+			sc.args[name] = element
 		}
 		failed, _ := x.body(ev.Body, sc, []env{e.with(more)}, depth)
 		for i := range failed {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -27,6 +28,8 @@ type operand struct {
 	many      bool // one of several: an element of a list, an iteration
 	hidden    bool // rests on raw claims, whose values are never told
 	computed  bool // the result of a function or operator
+	lookup    bool // found in data or in a rule's value, by way of the input
+	own       bool // data that is kept under the job's own name
 }
 
 // operand describes a term and gives its values under all of envs.
@@ -47,7 +50,9 @@ func (x *explainer) describe(t *ast.Term, sc *scope) operand {
 	switch v := t.Value.(type) {
 	case ast.Var:
 		if arg, ok := sc.args[v]; ok {
-			arg.values = nil
+			if !arg.constant {
+				arg.values = nil // they are found again, under the variables of now
+			}
 			return arg
 		}
 		if from := sc.origin[v]; from != nil {
@@ -61,7 +66,7 @@ func (x *explainer) describe(t *ast.Term, sc *scope) operand {
 		if from := sc.part[v]; from != nil {
 			o = x.describe(from, sc)
 		}
-		o.label, o.direct, o.computed = strings.TrimPrefix(string(name), "$"), false, false
+		o.label, o.direct, o.computed = strings.TrimPrefix(string(name), "$"), false, o.fromInput
 		return o
 	case ast.Ref:
 		return x.describeRef(v, sc)
@@ -69,7 +74,7 @@ func (x *explainer) describe(t *ast.Term, sc *scope) operand {
 		return x.describeCall(t, sc)
 	}
 	if ast.IsConstant(t.Value) {
-		return operand{label: shown(t), constant: true}
+		return operand{label: shown(t), constant: true, values: []*ast.Term{t}}
 	}
 	o := operand{label: clip(strings.Join(strings.Fields(t.String()), " "), 80)}
 	if text := source(t.Location); len(text) > 3 {
@@ -95,7 +100,11 @@ func (x *explainer) uses(t *ast.Term, sc *scope, o *operand) {
 		return false
 	})
 	ast.WalkVars(t, func(v ast.Var) bool {
-		if arg, ok := sc.args[v]; ok {
+		arg, ok := sc.args[v]
+		if from := sc.origin[v]; !ok && from != nil {
+			arg, ok = x.describe(from, sc), true
+		}
+		if ok {
 			o.fromInput, o.fromData, o.hidden = o.fromInput || arg.fromInput, o.fromData || arg.fromData, o.hidden || arg.hidden
 			if arg.path != "" {
 				paths[arg.path] = true
@@ -111,60 +120,127 @@ func (x *explainer) uses(t *ast.Term, sc *scope, o *operand) {
 }
 
 func (x *explainer) describeRef(ref ast.Ref, sc *scope) operand {
-	var o operand
-	rest := ref[1:]
-	head, isVar := ref[0].Value.(ast.Var)
-	switch {
-	case !isVar:
-		o = x.describe(ref[0], sc)
-		o.constant = false
-	case ref[0].Equal(ast.InputRootDocument):
-		o = operand{fromInput: true, direct: true}
-	case ref[0].Equal(ast.DefaultRootDocument):
-		rules, tail := x.prog.rulesAt(ref)
-		o.fromInput, o.fromData = x.prog.restsOn(ref)
-		if len(rules) > 0 {
-			o.label, rest = ruleName(rules[0]), tail
-		} else {
-			o.label, o.fromData = "data", true
-		}
-	default:
-		o = x.describe(ast.NewTerm(head), sc)
-	}
+	o, rest := x.describeHead(ref, sc)
 	for _, t := range rest {
-		switch v := t.Value.(type) {
-		case ast.String:
-			o.path = join(o.path, string(v), o.direct)
-			o.label = joinPath(o.label, string(v))
-		case ast.Var:
-			if from, known := sc.origin[v]; known && from != nil {
-				part := x.describe(from, sc)
-				o.label += "[" + part.label + "]"
-				o.many = o.many || part.many
-			} else if arg, ok := sc.args[v]; ok {
-				o.label += "[" + arg.label + "]"
-			} else {
-				o.label, o.many = o.label+"[]", true
-			}
-			o.direct = false
-		default:
-			o.label, o.direct = o.label+"["+x.describe(t, sc).label+"]", false
-		}
+		x.describeStep(&o, t, sc)
 	}
-	if o.path != "" && strings.HasPrefix(o.label, o.path) {
+	if o.fromInput {
 		o.label = shortPath(o.label)
 	}
 	o.hidden = o.hidden || isClaim(o.path)
 	return o
 }
 
-// join extends a path while it still names one value of the input.
-func join(path, name string, direct bool) string {
-	if !direct && path == "" || strings.Contains(name, ".") {
-		return path
+// describeHead names where a reference begins, and gives what is left of it.
+func (x *explainer) describeHead(ref ast.Ref, sc *scope) (operand, ast.Ref) {
+	head, isVar := ref[0].Value.(ast.Var)
+	switch {
+	case !isVar:
+		if t, rest := spelledOut(ref[0], ref[1:]); len(rest) < len(ref)-1 {
+			return x.describe(t, sc), rest
+		}
+		o := x.describe(ref[0], sc)
+		o.constant = false
+		return o, ref[1:]
+	case ref[0].Equal(ast.InputRootDocument):
+		return operand{fromInput: true, direct: true}, ref[1:]
+	case ref[0].Equal(ast.DefaultRootDocument):
+		return x.describeData(ref, sc)
 	}
-	return joinPath(path, name)
+	if from := sc.origin[head]; from != nil {
+		if t, rest := spelledOut(from, ref[1:]); len(rest) < len(ref)-1 {
+			return x.describe(t, sc), rest
+		}
+	}
+	o := x.describe(ast.NewTerm(head), sc)
+	o.constant = false
+	return o, ref[1:]
 }
+
+// spelledOut follows a reference into an object or list that the policy spells
+// out, as z.branch where z := {"branch": input.context.branch}.
+func spelledOut(t *ast.Term, rest ast.Ref) (*ast.Term, ast.Ref) {
+	for len(rest) > 0 && ast.IsScalar(rest[0].Value) && !ast.IsConstant(t.Value) {
+		switch t.Value.(type) {
+		case ast.Object, *ast.Array:
+		default:
+			return t, rest
+		}
+		next := member(t, rest[0])
+		if next == nil {
+			break
+		}
+		t, rest = next, rest[1:]
+	}
+	return t, rest
+}
+
+// describeData names a rule, or a place in data.json.
+func (x *explainer) describeData(ref ast.Ref, sc *scope) (operand, ast.Ref) {
+	var o operand
+	o.fromInput, o.fromData = x.prog.restsOn(ref)
+	o.lookup = o.fromInput
+	rules, rest := x.prog.rulesAt(ref)
+	if len(rules) == 0 {
+		o.label, o.fromData = "data", true
+		return o, ref[1:]
+	}
+	if len(rules) == 1 && alwaysTrue(rules[0].Body) && rules[0].Head.Value != nil {
+		if value, ok := rules[0].Head.Value.Value.(ast.Ref); ok && value[0].Equal(ast.DefaultRootDocument) {
+			o.own = x.describeRef(value, newScope(rules[0], nil)).own
+		}
+	}
+	o.label = ruleName(rules[0])
+	return o, rest
+}
+
+// describeStep adds one element of a reference to its name.
+func (x *explainer) describeStep(o *operand, t *ast.Term, sc *scope) {
+	key := operand{label: "", many: true}
+	switch v := t.Value.(type) {
+	case ast.String:
+		if o.direct && !strings.Contains(string(v), ".") {
+			o.path = joinPath(o.path, string(v))
+		} else {
+			o.direct = false
+		}
+		o.label = joinPath(o.label, string(v))
+		return
+	case ast.Var:
+		if arg, ok := sc.args[v]; ok {
+			key = arg
+		} else if sc.origin[v] != nil {
+			key = x.describe(t, sc)
+		}
+	default:
+		key = x.describe(t, sc)
+	}
+	if s, ok := constantText(key); ok {
+		x.describeStep(o, ast.StringTerm(s), sc)
+		return
+	}
+	o.label += "[" + key.label + "]"
+	o.direct, o.many, o.hidden = false, o.many || key.many, o.hidden || key.hidden
+	o.own = o.own || o.fromData && ownKeys[key.path]
+	if key.fromInput && !o.fromInput {
+		o.fromInput, o.lookup = true, true
+	}
+	if o.path == "" && key.path != "" {
+		o.path, o.computed = key.path, true
+	}
+}
+
+// constantText gives the text of an operand that is one, written in the policy.
+func constantText(o operand) (string, bool) {
+	if !o.constant || len(o.values) != 1 {
+		return "", false
+	}
+	s, ok := o.values[0].Value.(ast.String)
+	return string(s), ok
+}
+
+// ownKeys are the values under which data is kept that is the job's own.
+var ownKeys = words2set("identity.tenant identity.owner_id identity.repository identity.repository_id resource.tenant resource.name resource.service")
 
 // shortPath is what people call a value: context.branch is "branch".
 func shortPath(path string) string { return strings.TrimPrefix(path, "context.") }
@@ -202,6 +278,9 @@ func (x *explainer) describeCall(t *ast.Term, sc *scope) operand {
 		o.label = labels[0] + " " + sign + " " + labels[1]
 	case name == "count" && len(args) == 1:
 		o.label, o.many, o.computed = "the number of "+strings.TrimSuffix(labels[0], "[]"), false, false
+		if args[0].direct && fieldKind(o.path) == reflect.String {
+			o.label = "the length of " + labels[0]
+		}
 	case name == "object.get" && len(args) == 3 && args[1].constant:
 		key := strings.NewReplacer(`", "`, ".", `"`, "", "[", "", "]", "").Replace(labels[1])
 		o.computed = false
@@ -233,15 +312,17 @@ type want struct {
 
 // wantText names the values of the wanted side.
 func (x *explainer) wantText(o operand) want {
+	if o.fromData && !o.own && (o.many || len(o.values) != 1 || !ast.IsScalar(o.values[0].Value)) {
+		return want{text: "one of those in " + o.label}
+	}
 	if o.fromInput && !o.constant {
 		w := want{text: o.label}
 		if len(o.values) == 1 && !o.many && !o.hidden {
-			w.text = fmt.Sprintf("%s (%s)", shown(o.values[0]), o.label)
+			if w.text = shown(o.values[0]); !o.computed || o.lookup {
+				w.text += " (" + o.label + ")"
+			}
 		}
 		return w
-	}
-	if o.fromData && (o.many || len(o.values) != 1 || !ast.IsScalar(o.values[0].Value)) {
-		return want{text: "one of those in " + o.label}
 	}
 	var parts []string
 	w := want{}
@@ -269,10 +350,10 @@ var mirrored = map[string]string{"lt": "gt", "lte": "gte", "gt": "lt", "gte": "l
 
 // compared explains a comparison of two values.
 func (x *explainer) compared(op string, a, b operand, _ *scope, loc *ast.Location) finding {
-	if a.fromInput && b.fromInput && !a.constant && !b.constant && len(a.values) == 1 && len(b.values) == 1 && !a.many && !b.many {
+	if a.fromInput && b.fromInput && !a.constant && !b.constant && !a.lookup && !b.lookup && len(a.values) == 1 && len(b.values) == 1 && !a.many && !b.many {
 		return x.pair(op, a, b, loc)
 	}
-	if !a.fromInput && (b.fromInput || a.constant) {
+	if !a.fromInput && (b.fromInput || a.constant) || a.lookup && b.fromInput && !b.lookup {
 		a, b = b, a
 		if m, ok := mirrored[op]; ok {
 			op = m
@@ -315,14 +396,14 @@ func (x *explainer) membership(o, in operand, loc *ast.Location) finding {
 	}
 	w := want{matches: true}
 	switch {
-	case in.fromData:
+	case in.fromData && !in.own:
 		w.text, w.matches = "one of those in "+in.label, false
 	case len(in.values) == 0:
 		w.text = "one of " + in.label
 	default:
 		w.text, w.items = oneOf(in.values[0])
 	}
-	if in.fromInput {
+	if in.fromInput && !(in.fromData && !in.own) {
 		w.text += " (" + in.label + ")"
 	}
 	return x.found(o, w, loc)
@@ -382,6 +463,8 @@ func (x *explainer) found(o operand, w want, loc *ast.Location) finding {
 		switch {
 		case several && w.does:
 			return what + ", policy wants one of them " + text
+		case several && strings.HasPrefix(text, "one of "):
+			return what + ", policy wants one of them to be any of " + strings.TrimPrefix(text, "one of ")
 		case several:
 			return what + ", policy wants one of them to be " + text
 		case w.does:

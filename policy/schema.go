@@ -164,3 +164,22 @@ func fieldsAt(path []string) (names []string, free bool) {
 	}
 	return names, false
 }
+
+// fieldKind gives the Go kind of a field of the input, Invalid if it is none.
+func fieldKind(path string) reflect.Kind {
+	t := inputType
+	for _, name := range strings.Split(path, ".") {
+		if t.Kind() != reflect.Struct {
+			return reflect.Invalid
+		}
+		fs := inputFields(t)
+		i := slices.IndexFunc(fs, func(f inputField) bool { return f.name == name })
+		if i < 0 {
+			return reflect.Invalid
+		}
+		for t = fs[i].typ; t.Kind() == reflect.Pointer; {
+			t = t.Elem()
+		}
+	}
+	return t.Kind()
+}
