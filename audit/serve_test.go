@@ -3,11 +3,15 @@ package audit
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	proviso "github.com/proviso-ci/proviso"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 func TestHandler(t *testing.T) {
@@ -150,5 +154,62 @@ func TestSearch(t *testing.T) {
 	}
 	for range Search(ctx, l.db, Query{}) {
 		break // a reader may stop at any time
+	}
+}
+
+// dirTiles reads the tiles of an exported log for package tlog, which checks
+// each of them against the root.
+type dirTiles struct{ dir string }
+
+func (d dirTiles) Height() int                     { return tileHeight }
+func (d dirTiles) SaveTiles([]tlog.Tile, [][]byte) {}
+func (d dirTiles) ReadTiles(tiles []tlog.Tile) (data [][]byte, err error) {
+	for _, t := range tiles {
+		one, err := os.ReadFile(filepath.Join(d.dir, filepath.FromSlash(resource{t.L, t.N, t.W}.path())))
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, one)
+	}
+	return data, nil
+}
+
+// Another reader of the format finds every entry where it should be.
+func TestAnotherReaderAgrees(t *testing.T) {
+	l := newLog(t)
+	l.fillTo(700)
+	dir := t.TempDir()
+	if _, err := Export(ctx, l.db, dir); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, err := os.ReadFile(filepath.Join(dir, checkpointPath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := note.NewVerifier(l.VerifierKey())
+	n, err := note.Open(checkpoint, note.VerifierList(v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(n.Text, "\n")
+	root, err := tlog.ParseHash(lines[2])
+	if err != nil || lines[0] != origin || lines[1] != "700" {
+		t.Fatalf("the checkpoint is %q (%v)", lines, err)
+	}
+	reader := tlog.TileHashReader(tlog.Tree{N: 700, Hash: root}, dirTiles{dir})
+	for s, err := range Search(ctx, l.db, Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Index%37 != 0 && s.Index != 699 {
+			continue
+		}
+		path, err := tlog.ProveRecord(700, s.Index, reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tlog.CheckRecord(path, 700, root, s.Index, tlog.RecordHash([]byte(s.Document.String()))); err != nil {
+			t.Errorf("entry %d: %v", s.Index, err)
+		}
 	}
 }
