@@ -37,6 +37,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,8 +88,9 @@ type Engine struct {
 	active atomic.Pointer[revision]
 	status atomic.Pointer[Status] // replaced as a whole, by whoever holds mu
 
-	mu   sync.Mutex // one activation at a time; guards seen
+	mu   sync.Mutex // one activation at a time; guards what follows
 	seen string     // digest of the last tree that was tried
+	need []string   // packages without which nothing becomes active
 }
 
 // Status says what decides, and whether the directory holds something that
@@ -199,6 +201,11 @@ func (e *Engine) try(ctx context.Context, t tree, problems Problems) error {
 	if len(problems) == 0 {
 		rev, problems = build(ctx, t, e.cfg, e.opt.Facts)
 	}
+	if rev != nil {
+		if missing := e.missing(rev); len(missing) > 0 {
+			rev, problems = nil, missing
+		}
+	}
 	if rev == nil {
 		return e.reject(digest, problems)
 	}
@@ -211,6 +218,26 @@ func (e *Engine) try(ctx context.Context, t tree, problems Problems) error {
 		Tests: rev.tests, Warnings: rev.warnings, Ignored: rev.ignored})
 	e.opt.Log.Info("policies are active", "revision", rev.number, "digest", rev.digest, "packages", len(rev.packages), "tests", rev.tests, "warnings", len(rev.warnings))
 	return nil
+}
+
+// Require names packages that grants are guarded by. From now on a revision
+// without one of them does not become active.
+func (e *Engine) Require(packages []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.need = slices.Clone(packages)
+}
+
+// missing finds what a revision lacks. e.mu is held.
+func (e *Engine) missing(rev *revision) (out Problems) {
+	for _, name := range e.need {
+		if _, err := rev.find(name); err != nil {
+			out = append(out, Problem{Code: proviso.CodePolicyMissing,
+				Message: fmt.Sprintf("no package %s with a rule allow is left, and a grant is guarded by it", name),
+				Hint:    "change the grant first, or keep the package"})
+		}
+	}
+	return out
 }
 
 func (e *Engine) reject(digest string, problems Problems) error {

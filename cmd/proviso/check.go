@@ -225,6 +225,16 @@ func (c *Config) checkPackages(engine *policy.Engine) []problem {
 	return out
 }
 
+// packages lists the packages that grants are guarded by.
+func (c *Config) packages() []string {
+	var out []string
+	for _, g := range c.Grants {
+		out = append(out, g.Policy)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 func atMost(names []string, n int) string {
 	if len(names) > n {
 		return strings.Join(names[:n], ", ") + fmt.Sprintf(" and %d more", len(names)-n)

@@ -145,12 +145,24 @@ func (d *doctor) policies(ctx context.Context, c *Config) {
 	if err == nil && len(problems.Errors()) > 0 {
 		err = problems.Errors()
 	}
+	if err == nil {
+		err = d.packages(c, options)
+	}
 	d.say("policies", err, "%s, %d warnings", c.Policy.Dir, len(problems.Warnings()))
 	if err != nil {
 		return
 	}
 	results, err := policy.Test(ctx, c.Policy, options)
 	d.say("policy tests", err, "%d tests", len(results))
+}
+
+// packages says which grant's policy isn't there.
+func (d *doctor) packages(c *Config, options policy.Options) error {
+	engine, err := policy.Open(c.Policy, options)
+	if err != nil {
+		return err
+	}
+	return c.wrong(c.checkPackages(engine))
 }
 
 func btoi(b bool) int {

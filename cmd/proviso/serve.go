@@ -154,6 +154,7 @@ func (r *running) openEvidence(ctx context.Context) (err error) {
 	if err := c.wrong(c.checkPackages(r.parts.Policies)); err != nil {
 		return err
 	}
+	r.parts.Policies.Require(c.packages())
 	go r.parts.Policies.Watch(ctx)
 	return nil
 }
