@@ -12,8 +12,8 @@ var azHostedPool = regexp.MustCompile(`(?i)^(azure pipelines|hosted( |$)|default
 // jobPaths records what belongs to a job as a whole: its variable groups, its pool, its container.
 func (f *azFile) jobPaths(n, pool *node, c *azCtx) {
 	r := f.r
-	f.groupPaths(*c)
 	f.pool(pool, c)
+	f.groupPaths(*c)
 	if cont := r.get(n, "container"); r.isMap(cont) {
 		if e := r.get(cont, "endpoint"); e != nil {
 			r.connection(c.at(""), e.Line, f.text(r.str(e)), use{res: imageRegistry(f.text(r.str(r.get(cont, "image"))))}, "container")
@@ -112,6 +112,10 @@ func (f *azFile) step(n *node, c azCtx) {
 	}
 	name, _, _ := strings.Cut(task, "@")
 	st.row = taskRows().find(name)
+	if i := strings.LastIndexByte(name, '.'); st.row == nil && i > 0 {
+		name = name[i+1:] // a task by its full name: publisher.extension.task
+		st.row = taskRows().find(name)
+	}
 	st.task = name
 	if name != "" {
 		for _, key := range []string{"script", "inlineScript", "Inline", "inline", "InlineScript", "customCommand", "command"} {
@@ -170,10 +174,6 @@ func (st *azStep) readScript(n *node) {
 		s.macro[v] = m.name
 		text = strings.ReplaceAll(text, "$("+m.name+")", "${"+v+"}")
 	}
-	for _, p := range placeholders(text) {
-		// The names of parameters are not looked at; their place keeps its length in lines.
-		_ = p
-	}
 	s.facts = readScript(text, nil)
 	for k := range s.facts.exported {
 		st.c.vars[strings.ToLower(k)] = azVar{}
@@ -203,10 +203,10 @@ func azSecretName(name string) bool {
 // macro records a $(Name): the job's token, a value fetched from a vault, or a
 // secret variable of the pipeline. slot: its place takes a credential.
 func (st *azStep) macro(name string, line int, u use, via string, slot bool) {
-	f, r := st.f, st.f.r
+	r := st.f.r
 	low := strings.ToLower(name)
 	if low == "system.accesstoken" {
-		if !u.known() {
+		if !u.known() || strings.HasPrefix(u.res.Kind, "cloud/") {
 			u.res = Resource{"vcs/azure-devops", "this project"}
 		}
 		r.platform(st.at, line, "System.AccessToken", u, via)
@@ -229,7 +229,6 @@ func (st *azStep) macro(name string, line int, u use, via string, slot bool) {
 		}
 		return
 	}
-	_ = f
 	switch {
 	case azSecretName(name):
 		u.nature = NatureCredential
@@ -237,7 +236,9 @@ func (st *azStep) macro(name string, line int, u use, via string, slot bool) {
 	default:
 		return
 	}
-	r.static(st.at, line, name, u.or(envUse(name)), via)
+	u = u.or(envUse(name))
+	// Behind a task that fetched a whole vault, what nothing defines comes from there.
+	r.add(st.at, line, Credential{Kind: StaticSecret, Name: name, Nature: u.nature, Source: st.c.vars["*"].source}, u, via)
 }
 
 // env reads the environment of a step, where secrets have to be mapped to be seen by a script.

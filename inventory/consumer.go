@@ -59,7 +59,7 @@ func nameTokens(name string) []string {
 		case c == '_' || c == '-' || c == '.' || c == ' ' || c == '/' || c == ':':
 			flush(i)
 			start = i + 1
-		case c >= 'A' && c <= 'Z' && i > start && name[i-1] >= 'a' && name[i-1] <= 'z':
+		case c >= 'A' && c <= 'Z' && i > start && (name[i-1] >= 'a' && name[i-1] <= 'z' || i+1 < len(name) && name[i+1] >= 'a' && name[i+1] <= 'z' && name[i-1] >= 'A' && name[i-1] <= 'Z'):
 			flush(i)
 			start = i
 		}
@@ -143,7 +143,7 @@ func natureOf(name string) Nature {
 }
 
 // notSecretKey are words that make the KEY behind them something else than a secret.
-var notSecretKey = set("CACHE", "PROJECT", "PUBLIC", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST")
+var notSecretKey = set("CACHE", "PROJECT", "JOB", "PUBLIC", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST")
 
 func isDatabaseWord(t string) bool {
 	switch t {

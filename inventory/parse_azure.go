@@ -383,7 +383,7 @@ func (f *azFile) put(s string, vars map[string]azVar) string {
 	for depth := 0; depth < 3 && strings.Contains(s, "$("); depth++ {
 		before := s
 		for _, m := range macros(s) {
-			if v, ok := vars[strings.ToLower(m.name)]; ok && v.text != "" && v.source == "" {
+			if v, ok := vars[strings.ToLower(m.name)]; ok && v.text != "" && v.source == "" && !strings.HasPrefix(v.text, "$[") {
 				s = strings.ReplaceAll(s, "$("+m.name+")", v.text)
 			}
 		}
@@ -413,8 +413,5 @@ func (f *azFile) resources() {
 				r.connection(at, n.Line, f.text(r.str(n)), use{res: target}, "resources: "+kind)
 			}
 		}
-	}
-	for _, item := range f.list(r.get(f.root, "repositories"), "", 0) {
-		_ = item
 	}
 }

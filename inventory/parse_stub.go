@@ -9,4 +9,3 @@ func init() {
 		readers[ci] = func(*reader, []*node) {}
 	}
 }
-func readJenkins(r *reader) {}

@@ -1,0 +1,620 @@
+package inventory
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// jkReaders are the steps and blocks that need a reader of their own.
+var jkReaders map[string]func(*jkFile, *gCall, jkCtx)
+
+func init() {
+	jkReaders = map[string]func(*jkFile, *gCall, jkCtx){
+		"pipeline": jkPipeline, "stage": jkStage, "agent": jkAgentBlock, "environment": jkEnvBlock, "node": jkNode, "post": jkPostBlock, "options": jkOptionsBlock,
+		"if": jkIf, "withCredentials": jkWithCredentials, "credentials": jkCredentials, "sshagent": jkSSHAgent, "docker.withRegistry": jkWithRegistry,
+		"withAWS": jkWithAWS, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
+		"withKubeConfig": jkKube, "withKubeCredentials": jkKube, "kubernetesDeploy": jkKube, "azureServicePrincipal": jkAzure,
+		"withSonarQubeEnv": jkConnection, "slackSend": jkConnection, "office365ConnectorSend": jkConnection, "emailext": jkConnection, "publishChecks": jkConnection,
+		"@Library": jkLibrary, "library": jkLibrary, "parameters": jkSkip, "when": jkSkip,
+		"sh": jkScript, "bat": jkScript, "powershell": jkScript, "pwsh": jkScript,
+	}
+}
+
+// jkSkip is for blocks without paths.
+func jkSkip(*jkFile, *gCall, jkCtx) {}
+
+func jkPipeline(f *jkFile, c *gCall, ctx jkCtx) {
+	ctx.declarative = true
+	f.block(c.body, ctx)
+}
+
+func jkStage(f *jkFile, c *gCall, ctx jkCtx) {
+	name := positional(c, 0)
+	if v := named(c, "name"); v.isStr {
+		name = v
+	}
+	if name.isStr && name.str != "" {
+		ctx.job = name.str
+	} else if name.ident != "" {
+		ctx.job = firstOf(append(slices.Clone(f.consts[name.ident]), name.ident)...)
+	}
+	ctx.inStage = true
+	ctx = f.when(c.body, ctx)
+	f.block(c.body, ctx)
+}
+
+func jkPostBlock(f *jkFile, c *gCall, ctx jkCtx) {
+	if !ctx.inStage {
+		ctx.job = jkPost
+	}
+	f.block(c.body, ctx)
+}
+
+func jkOptionsBlock(f *jkFile, c *gCall, ctx jkCtx) {
+	if !ctx.inStage {
+		ctx.job = jkOptions
+	}
+	f.block(c.body, ctx)
+}
+
+func jkIf(f *jkFile, c *gCall, ctx jkCtx) {
+	f.nestedCalls(c, ctx)
+	f.block(c.body, ctx.narrow(c.text))
+}
+
+// jkAgentBlock reads an agent: what runs the job, and the login for its image.
+func jkAgentBlock(f *jkFile, c *gCall, ctx jkCtx) {
+	if !ctx.inStage {
+		ctx.job = jkAgent
+	}
+	f.agent(c, ctx)
+	f.block(c.body, ctx)
+}
+
+// agent records the machine of a job by its label.
+func (f *jkFile) agent(c *gCall, ctx jkCtx) {
+	label, line := "", c.line
+	var walk func([]*gCall)
+	walk = func(calls []*gCall) {
+		for _, b := range calls {
+			switch b.name {
+			case "label", "nodeLabel", "inheritFrom":
+				if v := positional(b, 0); v.isStr {
+					label, line = v.str, b.line
+				}
+			case "docker", "dockerfile", "kubernetes", "node", "dockerContainer":
+				if label == "" {
+					label, line = b.name, b.line
+					if v := named(b, "label"); v.isStr {
+						label = v.str
+					}
+				}
+				walk(b.body)
+			}
+		}
+	}
+	walk(c.body)
+	if v := named(c, "label"); v.isStr {
+		label = v.str
+	}
+	if label == "" {
+		return
+	}
+	at := ctx.place()
+	at.runner = Runner{Kind: RunnerSelfHosted, Labels: []string{label}}
+	f.r.ambient(at, line, label, use{res: Resource{"runner/agent", label}}, "agent")
+}
+
+// jkNode reads node('label') { ... } of scripted pipelines.
+func jkNode(f *jkFile, c *gCall, ctx jkCtx) {
+	label := positional(c, 0)
+	if v := named(c, "label"); v.isStr {
+		label = v
+	}
+	if label.isStr && label.str != "" && c.body != nil {
+		at := ctx.place()
+		at.runner = Runner{Kind: RunnerSelfHosted, Labels: []string{label.str}}
+		ctx.runner = at.runner
+		f.r.ambient(at, c.line, label.str, use{res: Resource{"runner/agent", label.str}}, "node")
+	}
+	f.nestedCalls(c, ctx)
+	f.block(c.body, ctx)
+}
+
+// jkEnvBlock reads an environment: X = credentials('id') gives X, X_USR and X_PSW.
+func jkEnvBlock(f *jkFile, c *gCall, ctx jkCtx) {
+	if !ctx.inStage {
+		ctx.job = jkEnvironment
+	}
+	for _, b := range c.body {
+		if b.name != "=" {
+			continue
+		}
+		v := b.args[0].val
+		if v.call == nil || v.call.name != "credentials" {
+			f.block(v.calls(), ctx)
+			continue
+		}
+		u := f.names[b.assign]
+		if alt := f.names[b.assign+"_PSW"]; alt.known() {
+			u = alt.or(u)
+		}
+		named := envUse(b.assign)
+		if !named.known() {
+			u = u.or(use{nature: named.nature})
+		}
+		u.nature = firstNature(natureOf(b.assign), u.nature)
+		if f.names[b.assign+"_PSW"].known() {
+			u.nature = NatureCredential
+		}
+		f.secret(positional(v.call, 0), b.line, ctx, u.or(named), "environment: "+b.assign)
+	}
+}
+
+// secret records a credential id, or each id that a variable one can be.
+func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
+	if id.line > 0 {
+		line = id.line
+	}
+	ids := f.ids(id)
+	if len(ids) == 0 {
+		if !id.isStr && id.ident == "" && id.parts == nil {
+			return
+		}
+		raw := firstOf(id.str, id.ident, "expression")
+		f.r.open(ctx.place(), line, "credential id", raw, "the id of the credential is computed at run time")
+		f.r.static(ctx.place(), line, unknown, u, via)
+		return
+	}
+	for _, name := range ids {
+		if name == "" {
+			continue
+		}
+		x := u
+		if n := natureOf(name); x.nature == "" || n == NatureIdentifier && x.nature != NatureCredential {
+			x.nature = n
+		}
+		f.r.static(ctx.place(), line, name, x, via)
+	}
+}
+
+// jkCredentials reads a credentials('id') outside of an environment block.
+func jkCredentials(f *jkFile, c *gCall, ctx jkCtx) {
+	if v := positional(c, 0); v.isStr || v.ident != "" {
+		f.secret(v, c.line, ctx, use{}, "credentials")
+	}
+}
+
+// jkBindings are the resources of bindings that name their kind.
+var jkBindings = map[string]Resource{
+	"aws": {"cloud/aws", ""}, "azureServicePrincipal": {"cloud/azure", ""}, "AmazonWebServicesCredentialsBinding": {"cloud/aws", ""}, "sshUserPrivateKey": {"ssh/host-or-git", ""},
+	"dockerCert": {"registry/container", "docker host"}, "gitUsernamePassword": {"vcs/git", ""}, "VaultTokenCredentialBinding": {"secrets-manager/vault", ""}, "certificate": {"signing/key", ""},
+	"kubeconfigFile": {"k8s/cluster", ""}, "kubeconfigContent": {"k8s/cluster", ""}, "googleServiceAccountCredential": {"cloud/gcp", ""}, "azureStorage": {"cloud/azure", "storage"},
+}
+
+// jkWithCredentials reads the bindings of withCredentials, and its body.
+func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
+	inner := f.usesIn(c.body)
+	var bind func(v gValue)
+	bind = func(v gValue) {
+		for _, a := range v.list {
+			if a.key == "" {
+				bind(a.val)
+			}
+		}
+		for _, p := range v.parts {
+			bind(p)
+		}
+		if v.call != nil {
+			f.binding(v.call.name, v.call.args, v.call.line, ctx, inner)
+		} else if class := mapValue(v, "$class"); class.isStr {
+			f.binding(class.str, v.list, v.line, ctx, inner)
+		} else if id := mapValue(v, "credentialsId"); id.isStr || id.ident != "" {
+			f.binding("", v.list, v.line, ctx, inner)
+		}
+	}
+	for _, a := range c.args {
+		bind(a.val)
+	}
+	f.block(c.body, ctx)
+}
+
+func mapValue(v gValue, key string) gValue {
+	for _, a := range v.list {
+		if a.key == key {
+			return a.val
+		}
+	}
+	return gValue{}
+}
+
+// usesIn says what the scripts of a closure do with variables.
+func (f *jkFile) usesIn(body []*gCall) map[string]use {
+	out := make(map[string]use)
+	var walk func([]*gCall, int)
+	walk = func(calls []*gCall, depth int) {
+		if depth > 30 {
+			return
+		}
+		for _, c := range calls {
+			if isScript(c.name) {
+				for _, s := range scriptsOf(c) {
+					for _, u := range readScript(s.str, nil).uses {
+						if old, ok := out[u.name]; (u.slot || u.use.known()) && (!ok || !old.known()) {
+							out[u.name] = u.use
+						}
+					}
+				}
+			}
+			if fn := f.funcs[c.name]; fn != nil && !c.isDef {
+				walk(fn.body, depth+1)
+			}
+			for _, a := range c.args {
+				walk(a.val.calls(), depth+1)
+			}
+			walk(c.body, depth+1)
+		}
+	}
+	walk(body, 0)
+	return out
+}
+
+// binding records one credential of withCredentials.
+func (f *jkFile) binding(kind string, args []gArg, line int, ctx jkCtx, inner map[string]use) {
+	b := &gCall{args: args}
+	kind = strings.TrimPrefix(kind[strings.LastIndexByte(kind, '.')+1:], "com.cloudbees.jenkins.plugins.awscredentials.")
+	id := named(b, "credentialsId")
+	if !id.isStr && id.ident == "" {
+		id = positional(b, 0)
+	}
+	u := use{res: jkBindings[kind]}
+	for _, key := range []string{"passwordVariable", "variable", "secretKeyVariable", "keyFileVariable", "tokenVariable", "secretVariable", "clientSecretVariable", "usernameVariable"} {
+		v := named(b, key)
+		if !v.isStr {
+			continue
+		}
+		if got, ok := inner[v.str]; ok && got.known() {
+			if u.res.Kind == "" || u.res.Kind == got.res.Kind {
+				u.res = got.res
+			}
+		}
+		if key != "usernameVariable" {
+			if !u.known() {
+				u = u.or(use{res: envUse(v.str).res})
+			}
+			if kind == "string" {
+				u.nature = firstNature(u.nature, natureOf(v.str))
+			}
+		}
+	}
+	if kind != "string" && kind != "" {
+		u.nature = NatureCredential
+	}
+	f.secret(id, line, ctx, u, firstOf(kind, "withCredentials"))
+	if role := named(b, "roleArn"); role.isStr {
+		f.r.add(ctx.place(), role.line, Credential{Kind: StaticSecret, Name: firstOf(append(f.ids(id), unknown)...), Nature: NatureCredential}, use{res: Resource{"cloud/aws", role.str}}, kind)
+	}
+}
+
+func jkSSHAgent(f *jkFile, c *gCall, ctx jkCtx) {
+	u := secretUse("ssh/host-or-git", "")
+	for _, a := range c.args {
+		vals := []gValue{a.val}
+		if a.val.list != nil {
+			vals = nil
+			for _, l := range a.val.list {
+				if l.key == "" {
+					vals = append(vals, l.val)
+				} else if l.key == "credentials" {
+					for _, x := range l.val.list {
+						vals = append(vals, x.val)
+					}
+				}
+			}
+		}
+		if a.key != "" && a.key != "credentials" {
+			continue
+		}
+		for _, v := range vals {
+			f.secret(v, c.line, ctx, u, "sshagent")
+		}
+	}
+	f.block(c.body, ctx)
+}
+
+func jkWithRegistry(f *jkFile, c *gCall, ctx jkCtx) {
+	server := positional(c, 0)
+	res := Resource{"registry/container", "docker.io"}
+	if server.isStr && server.str != "" {
+		res = imageRegistry(firstOf(append(f.ids(server), server.str)...))
+	} else if server.ident != "" {
+		res = Resource{"registry/container", firstOf(append(slices.Clone(f.consts[server.ident]), server.ident)...)}
+	}
+	id := positional(c, 1)
+	if v := named(c, "credentialsId"); v.isStr {
+		id = v
+	}
+	if ids := f.ids(id); len(ids) > 0 && strings.HasPrefix(ids[0], "ecr:") {
+		// ecr:region:id of the Amazon ECR plugin.
+		id = gValue{str: ids[0][strings.LastIndexByte(ids[0], ':')+1:], isStr: true, line: id.line}
+		res.Kind = "registry/ecr"
+	}
+	f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), "docker.withRegistry")
+	f.block(c.body, ctx)
+}
+
+func jkWithAWS(f *jkFile, c *gCall, ctx jkCtx) {
+	role := named(c, "role")
+	res := Resource{"cloud/aws", unknown}
+	if role.isStr {
+		res.Name = firstOf(append(f.ids(role), role.str)...)
+	}
+	if id := named(c, "credentials"); id.isStr || id.ident != "" {
+		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), "withAWS")
+	} else if role.isStr || role.ident != "" || named(c, "useNode").ident == "true" {
+		f.r.ambient(ctx.place(), c.line, firstOf(res.Name, "agent"), use{res: res}, "withAWS")
+	}
+	f.block(c.body, ctx)
+}
+
+func jkWithVault(f *jkFile, c *gCall, ctx jkCtx) {
+	res := Resource{"secrets-manager/vault", unknown}
+	var id gValue
+	var walk func(v gValue, depth int)
+	walk = func(v gValue, depth int) {
+		if depth > 8 {
+			return
+		}
+		if url := mapValue(v, "vaultUrl"); url.isStr {
+			res.Name = url.str
+		}
+		if x := mapValue(v, "vaultCredentialId"); x.isStr || x.ident != "" {
+			id = x
+		}
+		if env := mapValue(v, "envVar"); env.isStr {
+			u := f.names[env.str].or(envUse(env.str))
+			f.r.add(ctx.place(), env.line, Credential{Kind: StaticSecret, Name: env.str, Nature: firstNature(natureOf(env.str), NatureCredential), Source: "vault"}, u, "withVault")
+		}
+		for _, a := range v.list {
+			walk(a.val, depth+1)
+		}
+	}
+	for _, a := range c.args {
+		if a.key == "vaultSecrets" || a.key == "configuration" || a.key == "" {
+			walk(gValue{list: []gArg{{"", a.val}}}, 0)
+		}
+	}
+	if id.isStr || id.ident != "" {
+		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), "withVault")
+	}
+	f.block(c.body, ctx)
+}
+
+func jkWithSecrets(f *jkFile, c *gCall, ctx jkCtx) {
+	inner := f.usesIn(c.body)
+	var walk func(v gValue, depth int)
+	walk = func(v gValue, depth int) {
+		if env, ref := mapValue(v, "envVar"), mapValue(v, "secretRef"); env.isStr && ref.isStr {
+			u := inner[env.str].or(envUse(env.str))
+			f.r.add(ctx.place(), env.line, Credential{Kind: StaticSecret, Name: env.str, Nature: firstNature(natureOf(env.str), u.nature, NatureCredential), Source: "1password"}, u, "withSecrets: "+ref.str)
+		}
+		for _, a := range v.list {
+			if depth < 8 {
+				walk(a.val, depth+1)
+			}
+		}
+		if v.ident != "" && v.call == nil && depth == 1 {
+			f.open1Password(v, c, ctx)
+		}
+	}
+	for _, a := range c.args {
+		walk(gValue{list: []gArg{a}}, 0)
+	}
+	f.block(c.body, ctx)
+}
+
+// open1Password follows secrets: NAME to the list that the file gives that name.
+func (f *jkFile) open1Password(v gValue, c *gCall, ctx jkCtx) {
+	for _, l := range f.lists(v.ident) {
+		for _, a := range l.list {
+			if env, ref := mapValue(a.val, "envVar"), mapValue(a.val, "secretRef"); env.isStr && ref.isStr {
+				u := f.names[env.str].or(envUse(env.str))
+				f.r.add(ctx.place(), env.line, Credential{Kind: StaticSecret, Name: env.str, Nature: firstNature(natureOf(env.str), u.nature, NatureCredential), Source: "1password"}, u, "withSecrets: "+ref.str)
+			}
+		}
+	}
+	_ = c
+}
+
+// lists gives the list values that a name is assigned in the file.
+func (f *jkFile) lists(name string) []gValue {
+	var out []gValue
+	var walk func([]*gCall, int)
+	walk = func(calls []*gCall, depth int) {
+		for _, c := range calls {
+			if c.name == "=" && c.assign == name {
+				out = append(out, c.args[0].val)
+			}
+			if depth < 20 {
+				walk(c.body, depth+1)
+			}
+		}
+	}
+	walk(parseGroovy(f.r.src.text), 0)
+	return out
+}
+
+var jkSettings = regexp.MustCompile(`(?i)settings|npmrc|pypirc|kube|cred|secret|token|gradle|docker|netrc|ssh`)
+
+// jkConfigFile reads managed files: settings of package tools carry the credentials of their servers.
+func jkConfigFile(f *jkFile, c *gCall, ctx jkCtx) {
+	var walk func(v gValue, depth int)
+	record := func(v gValue) {
+		for _, id := range f.ids(v) {
+			if id != "" {
+				f.r.static(ctx.place(), v.line, id, secretUse("registry/maven", ""), c.name)
+			}
+		}
+	}
+	walk = func(v gValue, depth int) {
+		if v.call != nil {
+			if id := named(v.call, "fileId"); id.isStr && (jkSettings.MatchString(id.str) || jkSettings.MatchString(named(v.call, "variable").str) || jkSettings.MatchString(named(v.call, "targetLocation").str)) {
+				record(id)
+			}
+		}
+		for _, a := range v.list {
+			if depth < 6 {
+				walk(a.val, depth+1)
+			}
+		}
+	}
+	for _, a := range c.args {
+		walk(a.val, 0)
+	}
+	for _, key := range []string{"mavenSettingsConfig", "globalMavenSettingsConfig"} {
+		if v := named(c, key); v.isStr {
+			record(v)
+		}
+	}
+	f.block(c.body, ctx)
+}
+
+func jkKube(f *jkFile, c *gCall, ctx jkCtx) {
+	res := Resource{"k8s/cluster", unknown}
+	if v := named(c, "serverUrl"); v.isStr {
+		res.Name = v.str
+	}
+	for _, key := range []string{"credentialsId", "kubeconfigId"} {
+		if id := named(c, key); id.isStr || id.ident != "" {
+			f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), c.name)
+		}
+	}
+	for _, l := range named(c, "kubectlCredentials").list {
+		f.secret(mapValue(l.val, "credentialsId"), c.line, ctx, secretUse(res.Kind, firstOf(mapValue(l.val, "serverUrl").str, unknown)), c.name)
+	}
+	f.block(c.body, ctx)
+}
+
+func jkAzure(f *jkFile, c *gCall, ctx jkCtx) {
+	id := positional(c, 0)
+	if v := named(c, "credentialsId"); v.isStr {
+		id = v
+	}
+	f.secret(id, c.line, ctx, secretUse("cloud/azure", ""), "azureServicePrincipal")
+}
+
+// jkConnection reads steps whose credential is configured in the controller.
+func jkConnection(f *jkFile, c *gCall, ctx jkCtx) {
+	res := map[string]Resource{
+		"withSonarQubeEnv": {"scan/sonar", ""}, "slackSend": {"notify/slack", "slack.com"}, "office365ConnectorSend": {"notify/chat", "teams"}, "emailext": {"notify/chat", "mail"}, "publishChecks": {"vcs/github", ""},
+	}[c.name]
+	at := ctx.place()
+	static := false
+	for _, key := range []string{"tokenCredentialId", "credentialsId", "webhookUrl"} {
+		if v := named(c, key); v.isStr && (key != "webhookUrl" || v.gstr) || v.ident != "" {
+			if key == "webhookUrl" {
+				continue
+			}
+			f.secret(v, c.line, ctx, secretUse(res.Kind, res.Name), c.name)
+			static = true
+		}
+	}
+	if !static {
+		name := c.name
+		if v := positional(c, 0); c.name == "withSonarQubeEnv" && v.isStr {
+			name = v.str
+		} else if v := named(c, "installationName"); v.isStr {
+			name = v.str
+		}
+		if v := named(c, "channel"); v.isStr {
+			res.Name = v.str
+		}
+		f.r.connection(at, c.line, name, use{res: res}, c.name)
+	}
+	f.block(c.body, ctx)
+}
+
+func jkLibrary(f *jkFile, c *gCall, ctx jkCtx) {
+	for _, a := range c.args {
+		vals := []gValue{a.val}
+		for _, l := range a.val.list {
+			vals = append(vals, l.val)
+		}
+		for _, v := range vals {
+			if v.isStr && (a.key == "" || a.key == "identifier" || a.key == "value") {
+				f.r.open(ctx.place(), c.line, "shared library", v.str, "what the steps of the library do with credentials is defined elsewhere")
+			}
+		}
+	}
+	f.nestedCalls(c, ctx)
+}
+
+// jkScript reads a script for what needs no binding: values of vaults, and URLs.
+func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
+	for _, s := range scriptsOf(c) {
+		for _, v := range readScript(s.str, nil).fetched {
+			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), c.name)
+		}
+	}
+	f.nestedCalls(c, ctx)
+}
+
+// jkIDKey matches arguments of any step that name a credential.
+var jkIDKey = regexp.MustCompile(`(?i)^([a-z]*credentials?ids?|[a-z]+cred|[a-z]*credentials|credential|sshkeyid|signingcredentials?)$`)
+
+// arguments looks for credential ids among the arguments of any call: git, checkout, library steps, agents.
+func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
+	res := Resource{}
+	url := named(c, "url")
+	switch {
+	case c.name == "git" || c.name == "checkout" || strings.HasSuffix(c.name, "GitSCM"):
+		res = Resource{"vcs/git", firstOf(url.str, unknown)}
+	case c.name == "registryCredentialsId":
+		f.secret(positional(c, 0), c.line, ctx, secretUse("registry/container", ""), c.name)
+		return
+	case strings.Contains(strings.ToLower(c.name), "docker"):
+		res = Resource{"registry/container", unknown}
+	case c.name == "httpRequest":
+		res = hostResource(url.str)
+	}
+	if jkIDKey.MatchString(c.name) && len(c.args) == 1 && c.body == nil && c.name != "credentials" {
+		f.secret(c.args[0].val, c.line, ctx, use{res: res, nature: NatureCredential}, c.name)
+		return
+	}
+	f.idArgs(c.args, c, ctx, res, 0)
+}
+
+func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth int) {
+	if depth > 8 {
+		return
+	}
+	for _, a := range args {
+		for _, l := range a.val.list {
+			if l.key == "url" && l.val.isStr && res.Kind == "vcs/git" {
+				res.Name = l.val.str
+			}
+		}
+		if a.key != "" && jkIDKey.MatchString(a.key) {
+			vals := []gValue{a.val}
+			if a.val.list != nil {
+				vals = nil
+				for _, l := range a.val.list {
+					if l.key == "" {
+						vals = append(vals, l.val)
+					}
+				}
+			}
+			for _, v := range vals {
+				if v.isStr && v.str != "" || v.ident != "" && v.ident != "true" && v.ident != "false" && v.ident != "null" {
+					f.secret(v, c.line, ctx, use{res: res, nature: NatureCredential}, c.name+" "+a.key)
+				}
+			}
+			continue
+		}
+		f.idArgs(a.val.list, c, ctx, res, depth+1)
+		if a.val.call != nil && len(a.val.call.args) > 0 && jkReaders[a.val.call.name] == nil && c.name == "checkout" {
+			f.idArgs(a.val.call.args, c, ctx, res, depth+1)
+		}
+	}
+}

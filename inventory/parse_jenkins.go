@@ -1,0 +1,366 @@
+package inventory
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Jenkins: declarative and scripted pipelines, and steps of shared libraries.
+// A credential is an id that only the controller can resolve: the same syntax
+// may give a static secret, an identity token or a value of a vault. Who can
+// start a pipeline is the controller's too, unless a `when` limits it.
+
+// Names of jobs outside of stages.
+const (
+	jkEnvironment = "(environment)"
+	jkAgent       = "(agent)"
+	jkScripted    = "(scripted)"
+	jkPost        = "(post)"
+	jkOptions     = "(options)"
+)
+
+// jkFile is one pipeline while it is read.
+type jkFile struct {
+	r *reader
+	// funcs are functions of the file; a call of one is read where it stands.
+	funcs  map[string]*gCall
+	called map[string]bool
+	// consts are names with a literal value, and defaults of parameters.
+	consts map[string][]string
+	// names says what scripts of the whole file do with environment variables.
+	names map[string]use
+	depth int
+}
+
+// jkCtx is where in the pipeline a call stands.
+type jkCtx struct {
+	job         string
+	declarative bool
+	inStage     bool
+	trust       Trust
+	events      []string
+	runner      Runner
+	// vars says which credential a variable holds, for scripts below.
+	vars map[string]string
+}
+
+func readJenkins(r *reader) {
+	if len(r.src.text) == 0 {
+		return
+	}
+	calls := parseGroovy(r.src.text)
+	f := &jkFile{r: r, funcs: make(map[string]*gCall), called: make(map[string]bool), consts: make(map[string][]string), names: make(map[string]use)}
+	f.survey(calls, 0)
+	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
+	f.block(calls, ctx)
+	for _, name := range sortedKeys(f.funcs) {
+		if !f.called[name] {
+			f.called[name] = true
+			f.block(f.funcs[name].body, ctx)
+		}
+	}
+}
+
+// survey collects functions, constants, axes, defaults of parameters, and what scripts do with variables.
+func (f *jkFile) survey(calls []*gCall, depth int) {
+	if depth > 100 {
+		return
+	}
+	for _, c := range calls {
+		switch {
+		case c.isDef:
+			f.funcs[c.name] = c
+		case c.name == "=":
+			if v := c.args[0].val; v.isStr && !v.gstr {
+				name := strings.TrimPrefix(c.assign, "env.")
+				f.consts[name] = appendNew(f.consts[name], v.str)
+			}
+			f.surveyArgs(c.args, depth)
+			continue
+		case c.name == "axis":
+			f.axis(c)
+		case isParameter(c.name):
+			if name, def := named(c, "name"), named(c, "defaultValue"); name.isStr && def.isStr {
+				f.consts["params."+name.str] = appendNew(f.consts["params."+name.str], def.str)
+				f.consts[name.str] = appendNew(f.consts[name.str], def.str)
+			}
+		case isScript(c.name):
+			for _, s := range scriptsOf(c) {
+				for _, u := range readScript(s.str, nil).uses {
+					if old, ok := f.names[u.name]; (u.slot || u.use.known()) && (!ok || !old.known()) {
+						f.names[u.name] = u.use
+					}
+				}
+			}
+		}
+		f.surveyArgs(c.args, depth)
+		f.survey(c.body, depth+1)
+	}
+}
+
+func (f *jkFile) surveyArgs(args []gArg, depth int) {
+	for _, a := range args {
+		if a.key == "" || a.val.call != nil || a.val.list != nil {
+			f.survey(a.val.calls(), depth+1)
+		}
+	}
+}
+
+func appendNew(list []string, s string) []string {
+	if len(list) < 16 && !slices.Contains(list, s) {
+		return append(list, s)
+	}
+	return list
+}
+
+func isParameter(name string) bool {
+	switch name {
+	case "string", "choice", "text", "credentials", "password", "stringParam", "booleanParam":
+		return true
+	}
+	return false
+}
+
+// axis reads an axis of a matrix: its name and its values.
+func (f *jkFile) axis(c *gCall) {
+	var name string
+	for _, b := range c.body {
+		for _, a := range b.args {
+			if b.name == "name" && a.val.isStr {
+				name = a.val.str
+			}
+		}
+	}
+	for _, b := range c.body {
+		for _, a := range b.args {
+			if b.name == "values" && a.val.isStr && name != "" {
+				f.consts[name] = appendNew(f.consts[name], a.val.str)
+			}
+		}
+	}
+}
+
+func isScript(name string) bool {
+	switch name {
+	case "sh", "bat", "powershell", "pwsh":
+		return true
+	}
+	return false
+}
+
+// scriptsOf gives the script texts of a step.
+func scriptsOf(c *gCall) []gValue {
+	var out []gValue
+	for _, a := range c.args {
+		if a.key == "" || a.key == "script" {
+			if a.val.isStr {
+				out = append(out, a.val)
+			}
+			for _, part := range a.val.parts {
+				if part.isStr && !a.val.isStr {
+					out = append(out, part)
+				}
+			}
+		}
+		if a.key == "" {
+			for _, l := range a.val.list {
+				if l.key == "script" && l.val.isStr {
+					out = append(out, l.val)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// named gives a named argument, also from a map argument.
+func named(c *gCall, key string) gValue {
+	for _, a := range c.args {
+		if a.key == key {
+			return a.val
+		}
+		if a.key == "" {
+			for _, l := range a.val.list {
+				if l.key == key {
+					return l.val
+				}
+			}
+		}
+	}
+	return gValue{}
+}
+
+// positional gives the i-th argument without a name.
+func positional(c *gCall, i int) gValue {
+	for _, a := range c.args {
+		if a.key == "" {
+			if i == 0 {
+				return a.val
+			}
+			i--
+		}
+	}
+	return gValue{}
+}
+
+// ids gives the credential ids that a value can be: a literal, a GString over
+// known names, a choice. Several are several paths; none is a name that only a run can tell.
+func (f *jkFile) ids(v gValue) []string {
+	switch {
+	case v.isStr && !v.gstr:
+		return []string{v.str}
+	case v.isStr:
+		return f.expand(v.str)
+	case v.ident != "" && v.call == nil:
+		return f.consts[strings.TrimPrefix(v.ident, "env.")]
+	case len(v.parts) > 0:
+		var out []string
+		for _, p := range v.parts[1:] {
+			if p.isStr && !p.gstr {
+				out = append(out, p.str)
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+var gHole = regexp.MustCompile(`\$\{([A-Za-z_][\w.]*)\}|\$([A-Za-z_][\w.]*)`)
+
+// expand puts known names into a GString; nil when one is not known.
+func (f *jkFile) expand(s string) []string {
+	out := []string{s}
+	for range 4 {
+		m := gHole.FindStringSubmatch(out[0])
+		if m == nil {
+			return out
+		}
+		name := strings.TrimPrefix(firstOf(m[1], m[2]), "env.")
+		values := f.consts[name]
+		if len(values) == 0 {
+			return nil
+		}
+		var next []string
+		for _, t := range out {
+			for _, v := range values {
+				if len(next) < maxCandidates {
+					next = append(next, strings.Replace(t, m[0], v, 1))
+				}
+			}
+		}
+		out = next
+	}
+	return out
+}
+
+// place gives the place of a path.
+func (c jkCtx) place() place {
+	return place{job: c.job, reach: Reach{Trust: c.trust, Events: c.events}, runner: c.runner}
+}
+
+// block reads a list of calls.
+func (f *jkFile) block(calls []*gCall, ctx jkCtx) {
+	if f.depth++; f.depth > 60 {
+		f.depth--
+		return
+	}
+	for _, c := range calls {
+		f.one(c, ctx)
+	}
+	f.depth--
+}
+
+// one reads one call by its name; unknown calls are looked at for arguments that name credentials.
+func (f *jkFile) one(c *gCall, ctx jkCtx) {
+	if c.isDef {
+		return
+	}
+	if c.name == "=" {
+		f.assigned(c, ctx)
+		return
+	}
+	if read, ok := jkReaders[c.name]; ok {
+		read(f, c, ctx)
+		return
+	}
+	if fn := f.funcs[c.name]; fn != nil && !slices.Contains([]string{"call", "main"}, c.name) {
+		f.called[c.name] = true
+		f.arguments(c, ctx)
+		f.block(c.body, ctx)
+		f.block(fn.body, ctx)
+		return
+	}
+	f.arguments(c, ctx)
+	f.nestedCalls(c, ctx)
+	f.block(c.body, ctx)
+}
+
+// nestedCalls reads calls and closures among the arguments: parallel(a: { ... }), return usernamePassword(...).
+func (f *jkFile) nestedCalls(c *gCall, ctx jkCtx) {
+	for _, a := range c.args {
+		f.block(a.val.calls(), ctx)
+	}
+}
+
+// assigned reads X = value: credentials(...) in an environment, a variable set by hand.
+func (f *jkFile) assigned(c *gCall, ctx jkCtx) {
+	v := c.args[0].val
+	if v.call == nil || v.call.name != "credentials" {
+		return // the calls of its value come behind it
+	}
+}
+
+// jkGuarded matches conditions that only a branch or a tag of the repository meets.
+var jkGuarded = regexp.MustCompile(`(?i)(BRANCH_NAME|GIT_BRANCH|branch|TAG_NAME)'?\)?\s*(==|=~|in)|BRANCH_IS_PRIMARY|isPrimary|buildingTag|TAG_NAME|isMaster|isMain|!\s*env\.CHANGE_ID|CHANGE_ID\s*==\s*null`)
+
+// narrow applies a condition on the branch.
+func (c jkCtx) narrow(cond string) jkCtx {
+	if jkGuarded.MatchString(cond) && !strings.Contains(cond, "||") && !strings.Contains(cond, "!=") {
+		c.trust, c.events = Protected, []string{"push"}
+	}
+	return c
+}
+
+// when reads the `when` of a stage.
+func (f *jkFile) when(body []*gCall, ctx jkCtx) jkCtx {
+	for _, w := range body {
+		if w.name != "when" {
+			continue
+		}
+		for _, cond := range w.body {
+			switch cond.name {
+			case "branch", "tag", "buildingTag":
+				ctx.trust, ctx.events = Protected, []string{"push"}
+			case "anyOf", "allOf":
+				all := len(cond.body) > 0
+				for _, b := range cond.body {
+					ok := b.name == "branch" || b.name == "tag" || b.name == "buildingTag" || b.name == "triggeredBy"
+					if cond.name == "allOf" && ok {
+						ctx.trust, ctx.events = Protected, []string{"push"}
+					}
+					all = all && ok
+				}
+				if all {
+					ctx.trust, ctx.events = Protected, []string{"push"}
+				}
+			case "not":
+				if len(cond.body) == 1 && cond.body[0].name == "changeRequest" {
+					ctx.trust, ctx.events = Protected, []string{"push"}
+				}
+			case "expression":
+				ctx = ctx.narrow(f.r.lineText(cond.line, w.body))
+			case "environment", "triggeredBy":
+				if cond.name == "triggeredBy" {
+					ctx.trust, ctx.events = Protected, []string{"schedule"}
+				}
+			}
+		}
+	}
+	return ctx
+}
+
+// lineText gives the source of a condition: its line and the two behind it.
+func (r *reader) lineText(line int, _ []*gCall) string {
+	return r.src.line(line) + " " + r.src.line(line+1) + " " + r.src.line(line+2)
+}
