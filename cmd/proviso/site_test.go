@@ -53,6 +53,7 @@ type plan struct {
 	grants   string // in place of deploy
 	policies map[string]string
 	issuer   lab.IssuerOptions
+	issuers  string // more of them
 }
 
 const (
@@ -91,7 +92,7 @@ func newSite(t *testing.T, p plan) *site {
 	for name, text := range p.policies {
 		s.write("policy/"+name, text)
 	}
-	s.file = s.write("proviso.yaml", fmt.Sprintf(siteConfig, s.address, s.ops, s.url, p.server, s.github.URL(), p.sections, p.grants))
+	s.file = s.write("proviso.yaml", fmt.Sprintf(siteConfig, s.address, s.ops, s.url, p.server, s.github.URL(), p.issuers, p.sections, p.grants))
 	return s
 }
 
@@ -110,6 +111,7 @@ issuers:
     tenant: acme
     role: ci
     events: [push]
+%s
 policy: {dir: policy, zone: UTC}
 %s
 grants:
@@ -289,10 +291,15 @@ func (s *site) askWith(client *http.Client, form url.Values) (reply, error) {
 	return r, err
 }
 
-// ask posts a form.
+// ask posts a form. No answer is a failure of the test; it can be called from
+// any goroutine.
 func (s *site) ask(form url.Values) reply {
 	s.t.Helper()
-	return made(s.askWith(s.client, form))(s.t)
+	r, err := s.askWith(s.client, form)
+	if err != nil {
+		s.t.Errorf("no answer: %v", err)
+	}
+	return r
 }
 
 // get gives the status and the body of a page of the operations listener.
