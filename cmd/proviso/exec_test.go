@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -448,5 +449,37 @@ func TestKeepAliveAfterANo(t *testing.T) {
 	})
 	if asked.Load() < 2 || strings.Count(said, "was not renewed") != 1 {
 		t.Errorf("asked %d times:\n%s", asked.Load(), said)
+	}
+}
+
+// A renewal is one step: who has the old file open reads the old credential to
+// its end, who opens it anew reads the new one, and nothing else lies beside.
+func TestReplaceIsOneStep(t *testing.T) {
+	dir := t.TempDir()
+	d := &delivery{file: filepath.Join(dir, "token")}
+	noError(t, writeNew(d.file, []byte("old")))
+	reader := made(os.Open(d.file))(t)
+	defer func() { _ = reader.Close() }()
+	noError(t, d.replace("new"))
+	if old := made(io.ReadAll(reader))(t); string(old) != "old" {
+		t.Errorf("the open file reads %q", old)
+	}
+	if now := made(os.ReadFile(d.file))(t); string(now) != "new" {
+		t.Errorf("the file reads %q", now)
+	}
+	if info := made(os.Stat(d.file))(t); info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v", info.Mode())
+	}
+	if all := made(os.ReadDir(dir))(t); len(all) != 1 {
+		t.Errorf("%d files", len(all))
+	}
+	// What can't be replaced is left as it is.
+	noError(t, os.Remove(d.file))
+	noError(t, os.Mkdir(d.file, 0o700))
+	if err := d.replace("newer"); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if all := made(os.ReadDir(dir))(t); len(all) != 1 {
+		t.Errorf("a failed renewal left %d files", len(all))
 	}
 }
