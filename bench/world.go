@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -185,35 +184,6 @@ func (w *world) load(ctx context.Context, s shape, d time.Duration) (outcome, er
 	o, err := drive(ctx, cmd.Process.Pid, w.address, next, d)
 	o.start = started
 	return o, err
-}
-
-// loadNothing drives the no-op server with the same requests.
-func (w *world) loadNothing(ctx context.Context, d time.Duration) (outcome, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return outcome{}, err
-	}
-	cmd, _, err := startProcess(ctx, w.address, "/usr/bin/env", "NOOP="+w.address, self, "-child", "noop")
-	if err != nil {
-		return outcome{}, err
-	}
-	defer stop(cmd)
-	return drive(ctx, cmd.Process.Pid, w.address, func() []byte { return w.requests[0] }, d)
-}
-
-// serveNothing is the child process that answers everything with nothing.
-func serveNothing() {
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		_, _ = w.Write([]byte("{}"))
-	}), ReadHeaderTimeout: 5 * time.Second}
-	l, err := net.Listen("tcp", os.Getenv("NOOP"))
-	if err == nil {
-		err = server.Serve(l)
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		fmt.Fprintln(os.Stderr, err)
-	}
 }
 
 // download fetches a URL into a file.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/proviso-ci/proviso"
-	"github.com/proviso-ci/proviso/audit"
 	"github.com/proviso-ci/proviso/credential"
 	"github.com/proviso-ci/proviso/facts"
 	"github.com/proviso-ci/proviso/runner"
@@ -31,7 +30,7 @@ type Request struct {
 type Issued struct {
 	Decision   string
 	Credential credential.Credential
-	Receipt    audit.Receipt
+	Receipt    []byte // JSON, as audit.ParseReceipt reads it
 }
 
 // Exchange is the flow. Each stage takes what the stage before it produced, so
@@ -119,7 +118,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 	}
 
 	// 7. Proof for the holder that the record has it.
-	receipt, err := warrant.Receipt()
+	receipt, err := warrant.AppendReceipt(make([]byte, 0, 5<<10))
 	if err != nil {
 		return nil, err
 	}

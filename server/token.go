@@ -143,7 +143,7 @@ func appendAnswer(b []byte, issued *broker.Issued, now time.Time) []byte {
 	b = append(b, `,"proviso":{"decision":`...)
 	b = document.AppendString(b, issued.Decision)
 	b = append(b, `,"receipt":`...)
-	b = issued.Receipt.AppendJSON(b)
+	b = append(b, issued.Receipt...)
 	b = append(b, `,"credential":{"kind":`...)
 	b = document.AppendString(b, c.Info.Kind)
 	b = append(b, `,"id":`...)

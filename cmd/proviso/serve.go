@@ -67,14 +67,14 @@ restart. proviso config check says what is wrong without starting.`,
 
 // tuneMemory trades memory for CPU: a broker's heap is a few megabytes of keys
 // and policies, and requests leave garbage of the same size in a blink. The
-// collector runs when the heap has grown fivefold, and long before 128 MiB are
-// in use. GOGC and GOMEMLIMIT still have the last word.
+// collector runs when the heap has grown fivefold, and more often above 256 MiB.
+// GOGC and GOMEMLIMIT still have the last word.
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(128 << 20)
+		debug.SetMemoryLimit(256 << 20)
 	}
 }
 

@@ -8,7 +8,10 @@ import (
 
 // AppendCanonical appends v as RFC 8785 writes it. An absent value appends
 // nothing.
-func AppendCanonical(dst []byte, v Value) []byte {
+func AppendCanonical(dst []byte, v Value) []byte { return appendValue(dst, &v) }
+
+// appendValue takes a pointer: a Value is large, and a document has many.
+func appendValue(dst []byte, v *Value) []byte {
 	switch v.kind {
 	case Null:
 		return append(dst, "null"...)
@@ -22,22 +25,24 @@ func AppendCanonical(dst []byte, v Value) []byte {
 		return AppendString(dst, v.text)
 	case Array:
 		dst = append(dst, '[')
-		for i, item := range v.Items() {
+		items := v.Items()
+		for i := range items {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = AppendCanonical(dst, item)
+			dst = appendValue(dst, &items[i])
 		}
 		return append(dst, ']')
 	case Object:
 		dst = append(dst, '{')
-		for i, f := range v.Fields() {
+		fields := v.Fields()
+		for i := range fields {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = AppendString(dst, f.Name)
+			dst = AppendString(dst, fields[i].Name)
 			dst = append(dst, ':')
-			dst = AppendCanonical(dst, f.Value)
+			dst = appendValue(dst, &fields[i].Value)
 		}
 		return append(dst, '}')
 	}
@@ -58,6 +63,14 @@ func (v Value) MarshalJSON() ([]byte, error) {
 
 const hexDigits = "0123456789abcdef"
 
+// plain are the bytes that stand for themselves in a JSON string.
+var plain = func() (t [256]bool) {
+	for c := 0x20; c < 256; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
 // AppendString appends s as a JSON string with RFC 8785's escapes: the two
 // character escapes where JSON has them, \u00xx for other control characters,
 // nothing else.
@@ -66,7 +79,7 @@ func AppendString(dst []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); i++ {
 		c := s[i]
-		if c >= 0x20 && c != '"' && c != '\\' {
+		if plain[c] {
 			continue
 		}
 		dst = append(dst, s[start:i]...)
