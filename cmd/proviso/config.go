@@ -72,7 +72,8 @@ type AuditConfig struct {
 // TelemetryConfig is the "telemetry" part.
 type TelemetryConfig struct {
 	// OTLP is the URL of an OpenTelemetry collector (OTLP over HTTP), as
-	// "http://127.0.0.1:4318". Traces are off when it is empty.
+	// "http://127.0.0.1:4318"; without a path it is asked at /v1/traces. Traces
+	// are off when it is empty.
 	OTLP string `yaml:"otlp,omitempty"`
 	// Sample is the share of requests that are traced, above 0 to 1. Default 1.
 	Sample float64 `yaml:"sample,omitempty"`

@@ -175,7 +175,7 @@ func (r *running) openFlow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tracer, flush, err := newTracer(ctx, c.Telemetry)
+	tracer, flush, err := newTracer(ctx, c.Telemetry, r.logger)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -28,12 +31,21 @@ var logLevels = map[string]slog.Level{
 }
 
 // newTracer makes a tracer, and what flushes it at the end. Without an endpoint
-// both do nothing. A collector that is down costs traces, never a request.
-func newTracer(ctx context.Context, c TelemetryConfig) (trace.Tracer, func(), error) {
+// both do nothing, whatever OTEL_* variables say. A collector that is down costs
+// traces, never a request.
+func newTracer(ctx context.Context, c TelemetryConfig, logger *slog.Logger) (trace.Tracer, func(), error) {
 	if c.OTLP == "" {
 		return nil, func() {}, nil
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(c.OTLP))
+	endpoint, err := url.Parse(c.OTLP)
+	if err != nil {
+		return nil, nil, fmt.Errorf("telemetry.otlp: %w", err)
+	}
+	if strings.TrimSuffix(endpoint.Path, "/") == "" {
+		endpoint.Path = "/v1/traces" // OTLP section 2.3: below the collector's own URL
+	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Warn("traces could not be sent", "error", err) }))
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint.String()))
 	if err != nil {
 		return nil, nil, fmt.Errorf("telemetry.otlp: %w", err)
 	}
