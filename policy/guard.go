@@ -18,7 +18,9 @@ import (
 // them is absent is refused.
 //
 // This is worked out from the policy's text, on the safe side: a value that is
-// read both ways is a guard.
+// read both ways is a guard. Where a policy hands on input or a whole part of it
+// (to a function, to a built-in, under a key that it computes), what is read of
+// it is not followed: then every name in the policy's text may be what is read.
 
 // guardWays is the two ways in which the truth of a condition can work.
 type guardWays uint8
@@ -45,21 +47,56 @@ type guardFinder struct {
 	prog  *program
 	seen  map[*ast.Rule]guardWays
 	paths map[string]bool
+	whole map[string]guardWays // parts of the input that are read as one: "context", "" for all
+	alias aliasSet             // of the rule that is walked
 }
 
 // guardsOf lists the input paths that a package's decision reads in a place
 // where their absence would help.
 func (p *program) guardsOf(pkg ast.Ref) []string {
-	g := &guardFinder{prog: p, seen: map[*ast.Rule]guardWays{}, paths: map[string]bool{}}
+	g := &guardFinder{prog: p, seen: map[*ast.Rule]guardWays{}, paths: map[string]bool{}, whole: map[string]guardWays{}}
 	g.rules(p.sourceRules(pkg.Append(ast.StringTerm("allow"))), helps, false)
 	g.rules(p.sourceRules(pkg.Append(ast.StringTerm("deny"))), harms, false)
 	g.rules(p.sourceRules(pkg.Append(ast.StringTerm("limits"))), helps, true)
+	g.spread()
 	var out []string
 	for path := range g.paths {
 		out = append(out, path)
 	}
 	slices.Sort(out)
 	return out
+}
+
+// spread makes guards of what may be read of a part that is read as one: the
+// part itself where its members are counted or searched, and each name that the
+// policy's text holds, in a reference or as a text.
+func (g *guardFinder) spread() {
+	if len(g.whole) == 0 {
+		return
+	}
+	names := map[string]bool{}
+	for r := range g.seen {
+		ast.WalkTerms(r, func(t *ast.Term) bool {
+			if s, ok := t.Value.(ast.String); ok && len(s) <= 64 && s != "" && !strings.Contains(string(s), ".") {
+				names[string(s)] = true
+			}
+			return false
+		})
+	}
+	for part, ways := range g.whole {
+		parts := []string{part}
+		if part == "" {
+			parts = []string{"context", "identity"}
+		}
+		for _, part := range parts {
+			if ways&harms != 0 {
+				g.paths[part] = true
+			}
+			for name := range names {
+				g.paths[part+"."+name] = true
+			}
+		}
+	}
 }
 
 // rules walks all definitions of a rule. value: the rule's value is used, not
@@ -88,6 +125,8 @@ func (g *guardFinder) rule(r *ast.Rule, ways guardWays) {
 		return
 	}
 	g.seen[r] |= ways
+	defer func(outer aliasSet) { g.alias = outer }(g.alias)
+	g.alias = aliases(r)
 	g.body(r.Body, ways)
 	for _, t := range []*ast.Term{r.Head.Value, r.Head.Key} {
 		if t != nil && !ast.IsConstant(t.Value) {
@@ -119,7 +158,7 @@ func (g *guardFinder) expr(e *ast.Expr, ways guardWays) {
 	case []*ast.Term:
 		g.call(t, ways)
 	case *ast.Every:
-		g.term(t.Domain, ways)
+		g.term(t.Domain, both) // of fewer members more is true
 		g.body(t.Body, ways)
 	case *ast.Not:
 		g.body(t.Body, ways.turned())
@@ -140,9 +179,11 @@ func (g *guardFinder) call(t []*ast.Term, ways guardWays) {
 		rules, _ := g.prog.rulesAt(ref)
 		g.rules(rules, ways, len(rules) > 0 && rules[0].Head.Value != nil && !isTrue(rules[0].Head.Value))
 	}
+	looked := op == "object.get" && g.lookup(t)
 	for i, arg := range t[1:] {
 		ref, isRef := arg.Value.(ast.Ref)
 		switch {
+		case i == 0 && looked:
 		case isRef && (op == "equal" || op == "eq") && len(t) == 3 && isTrue(t[2-i]):
 			g.ref(ref, ways, false)
 		case isRef && op == "internal.member_2" && i == 1:
@@ -151,13 +192,20 @@ func (g *guardFinder) call(t []*ast.Term, ways guardWays) {
 			g.term(arg, ways)
 		}
 	}
-	if op == "object.get" && len(t) == 4 {
-		if ref, ok := t[1].Value.(ast.Ref); ok && ref[0].Equal(ast.InputRootDocument) {
-			for _, key := range constants(t[2]) {
-				g.read(append(constantPath(ref[1:]), key), harms)
-			}
-		}
+}
+
+// lookup: object.get with a key, or a list of keys, that the text names reads
+// one value, and has an answer without it.
+func (g *guardFinder) lookup(t []*ast.Term) bool {
+	if len(t) != 4 {
+		return false
 	}
+	ref, ok := t[1].Value.(ast.Ref)
+	if !ok || !ref[0].Equal(ast.InputRootDocument) || !ast.IsConstant(t[2].Value) || len(constantPath(ref[1:])) != len(ref)-1 {
+		return false
+	}
+	g.read(append(constantPath(ref[1:]), constants(t[2])...), harms)
+	return true
 }
 
 func isTrue(t *ast.Term) bool {
@@ -198,11 +246,18 @@ func (g *guardFinder) ref(ref ast.Ref, ways guardWays, value bool) {
 		g.term(t, ways)
 	}
 	if ref[0].Equal(ast.InputRootDocument) {
-		g.read(constantPath(ref[1:]), ways)
+		if !g.alias.definitions[ref[0]] { // else its uses say what is read
+			g.read(constantPath(ref[1:]), ways)
+		}
+		return
+	}
+	if v, ok := ref[0].Value.(ast.Var); ok && g.alias.paths[v] != "" {
+		g.read(append(strings.Split(g.alias.paths[v], "."), constantPath(ref[1:])...), ways)
 		return
 	}
 	rules, rest := g.prog.rulesAt(ref)
 	if len(rules) == 0 {
+		g.computed(ref)
 		return
 	}
 	if rules[0].Head.RuleKind() == ast.MultiValue {
@@ -216,11 +271,24 @@ func (g *guardFinder) ref(ref ast.Ref, ways guardWays, value bool) {
 	g.rules(rules, ways, value || len(rest) > 0)
 }
 
-func (g *guardFinder) read(path []string, ways guardWays) {
-	if ways&harms == 0 || len(path) < 2 {
+// computed walks every rule that a reference under a computed key may name, as
+// data.checks[name].failed, and those of a package that is read as one.
+func (g *guardFinder) computed(ref ast.Ref) {
+	if !ref[0].Equal(ast.DefaultRootDocument) {
 		return
 	}
-	g.paths[strings.Join(path[:2], ".")] = true
+	for _, r := range g.prog.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{IncludeHiddenModules: true}) {
+		g.rules(g.prog.sourceRules(r.Ref().GroundPrefix()), both, true)
+	}
+}
+
+func (g *guardFinder) read(path []string, ways guardWays) {
+	switch {
+	case len(path) < 2:
+		g.whole[strings.Join(path, ".")] |= ways
+	case ways&harms != 0:
+		g.paths[strings.Join(path[:2], ".")] = true
+	}
 }
 
 // mustBeKnown are the values whose absence means "nobody knows", never "no".

@@ -97,7 +97,7 @@ func aliases(rule *ast.Rule) aliasSet {
 	out := aliasSet{paths: map[ast.Var]string{}, definitions: map[*ast.Term]bool{}}
 	heads := map[ast.Var]*ast.Term{}
 	ast.WalkExprs(rule, func(e *ast.Expr) bool {
-		if !e.IsEquality() || e.Negated || len(e.With) > 0 {
+		if !e.IsEquality() && !e.IsAssignment() || e.Negated || len(e.With) > 0 {
 			return false
 		}
 		v, isVar := e.Operand(0).Value.(ast.Var)
