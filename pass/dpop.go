@@ -290,11 +290,13 @@ type seenProofs struct {
 func (c *ProofChecker) once(thumbprint, jti string) error {
 	sum := sha256.Sum256([]byte(thumbprint + "." + jti))
 	key := [16]byte(sum[:16])
-	generation := c.cfg.Now().UnixNano() / int64(c.window())
 	s := &c.seen[key[0]%16]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.generation != generation {
+	// Generations only go forward. A caller that read the clock before the turn of
+	// a generation and came here after it, or a clock that was set back, would else
+	// make a cache of what was seen empty, while those proofs are still accepted.
+	if generation := c.cfg.Now().UnixNano() / int64(c.window()); generation > s.generation {
 		s.previous = s.current
 		if s.generation != generation-1 {
 			s.previous = nil

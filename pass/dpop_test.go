@@ -195,6 +195,26 @@ func TestAProofFromAheadIsRememberedToItsEnd(t *testing.T) {
 	}
 }
 
+// A clock that is set back over the turn of a generation makes the memory of
+// proofs no smaller, and neither does a caller that read it just before the turn.
+func TestAClockThatIsSetBackForgetsNoProof(t *testing.T) {
+	s := newProofScene(t, ProofConfig{})
+	window := int64(s.checker.window())
+	s.advance(time.Duration(window - s.now().UnixNano()%window)) // to the turn
+	proof := s.proof(t, "", "")
+	must(t, s.check(proof, ""))
+	s.advance(-time.Second)
+	wantCode(t, s.check(proof, ""), proviso.CodeDPoPProof)
+	s.advance(time.Second)
+	wantCode(t, s.check(proof, ""), proviso.CodeDPoPProof)
+	s.advance(-2 * time.Second)
+	early := s.proof(t, "", "")
+	must(t, s.check(early, ""))
+	s.advance(time.Second)
+	wantCode(t, s.check(early, ""), proviso.CodeDPoPProof)
+	wantCode(t, s.check(proof, ""), proviso.CodeDPoPProof)
+}
+
 func TestOfManyCopiesOneWins(t *testing.T) {
 	s := newProofScene(t, ProofConfig{})
 	proof := s.proof(t, "", "")
