@@ -100,6 +100,8 @@ func natureOf(name string) Nature {
 		prev = tok[len(tok)-2]
 	}
 	switch {
+	case (last == "JSON" || last == "B64" || last == "BASE64") && slices.Contains(tok, "ACCOUNT"):
+		return NatureCredential // the key file of a service account
 	case last == "ID" && prev == "KEY":
 		if slices.Contains(tok, "ACCESS") {
 			return NatureCredential // AWS_ACCESS_KEY_ID comes and goes with its secret
@@ -133,9 +135,12 @@ func natureOf(name string) Nature {
 			return NatureCredential
 		}
 	}
+	if slices.ContainsFunc(tok, func(t string) bool { return t == "ACCOUNT" || t == "ARN" || t == "BUCKET" || t == "USERNAME" || t == "REGION" }) {
+		return NatureIdentifier
+	}
 	switch last {
 	case "KEY", "CONFIG", "B64", "BASE64", "JSON":
-		if slices.Contains(tok, "KUBE") || last == "KEY" || slices.Contains(tok, "ACCOUNT") {
+		if slices.Contains(tok, "KUBE") || last == "KEY" {
 			return NatureCredential
 		}
 	}

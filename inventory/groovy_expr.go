@@ -27,13 +27,27 @@ func (p *gParser) call() *gCall {
 	return c
 }
 
+// dotted takes n tokens of a dotted name.
+func (p *gParser) dotted(n int) string {
+	var b strings.Builder
+	for range n {
+		b.WriteString(p.peek().text)
+		p.i++
+	}
+	return b.String()
+}
+
 // arguments reads (args) and closures behind a name.
 func (p *gParser) arguments(c *gCall) {
 	if p.isPunct("(") {
 		start := p.i
 		p.i++
 		c.args = p.list(")")
-		c.text = p.raw(start, p.i)
+		if c.name == "if" || c.name == "while" {
+			c.text = p.raw(start, p.i)
+		} else if c.args == nil {
+			c.args = []gArg{} // called, with nothing
+		}
 	}
 	if p.brace() {
 		c.body = p.closure()
@@ -202,7 +216,7 @@ func (p *gParser) primary() gValue {
 		}
 		c := p.call()
 		v.ident = c.name
-		if c.args != nil || c.body != nil || c.text != "" {
+		if c.args != nil || c.body != nil {
 			v.call = c
 		}
 		p.chained(&v)
@@ -259,16 +273,18 @@ func (p *gParser) expressionOrCommand() gValue {
 	if p.peek().kind != 'i' {
 		return p.expression()
 	}
-	start := p.i
-	c := p.call()
-	t := p.peek()
-	bare := c.args == nil && c.text == "" && c.body == nil
+	// Look behind the dotted name, without reading it twice: nested calls would cost twice at each level.
+	n := 1
+	for p.at(n).kind == 'p' && p.at(n).text == "." && p.at(n+1).kind == 'i' {
+		n += 2
+	}
+	t := p.at(n)
 	startsArg := t.kind == 's' || t.kind == 'g' || t.kind == 'n' || t.kind == 'i' && t.text != "as" && t.text != "in" && t.text != "instanceof" ||
-		t.kind == 'p' && t.text == "[" && bare
-	if !bare || !startsArg {
-		p.i = start
+		t.kind == 'p' && t.text == "["
+	if !startsArg {
 		return p.expression()
 	}
+	c := &gCall{line: p.peek().line, name: p.dotted(n)}
 	switch c.name {
 	case "return", "def", "throw", "assert", "else", "final", "static", "private", "public", "import", "package":
 		if c.name == "import" || c.name == "package" {

@@ -80,8 +80,10 @@ func (f *jkFile) agent(c *gCall, ctx jkCtx) {
 		for _, b := range calls {
 			switch b.name {
 			case "label", "nodeLabel", "inheritFrom":
-				if v := positional(b, 0); v.isStr {
-					label, line = v.str, b.line
+				if ids := f.ids(positional(b, 0)); len(ids) > 0 {
+					label, line = ids[0], b.line
+				} else if v := positional(b, 0); v.ident != "" {
+					label, line = v.ident, b.line
 				}
 			case "docker", "dockerfile", "kubernetes", "node", "dockerContainer":
 				if label == "" {
@@ -148,6 +150,7 @@ func jkEnvBlock(f *jkFile, c *gCall, ctx jkCtx) {
 		if f.names[b.assign+"_PSW"].known() {
 			u.nature = NatureCredential
 		}
+		f.bound = true
 		f.secret(positional(v.call, 0), b.line, ctx, u.or(named), "environment: "+b.assign)
 	}
 }
@@ -217,6 +220,7 @@ func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, a := range c.args {
 		bind(a.val)
 	}
+	ctx.covered = true
 	f.block(c.body, ctx)
 }
 
@@ -320,6 +324,7 @@ func jkSSHAgent(f *jkFile, c *gCall, ctx jkCtx) {
 			f.secret(v, c.line, ctx, u, "sshagent")
 		}
 	}
+	ctx.covered = true
 	f.block(c.body, ctx)
 }
 
@@ -355,6 +360,7 @@ func jkWithAWS(f *jkFile, c *gCall, ctx jkCtx) {
 	} else if role.isStr || role.ident != "" || named(c, "useNode").ident == "true" {
 		f.r.ambient(ctx.place(), c.line, firstOf(res.Name, "agent"), use{res: res}, "withAWS")
 	}
+	ctx.covered = true
 	f.block(c.body, ctx)
 }
 
@@ -388,6 +394,7 @@ func jkWithVault(f *jkFile, c *gCall, ctx jkCtx) {
 	if id.isStr || id.ident != "" {
 		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), "withVault")
 	}
+	ctx.covered = true
 	f.block(c.body, ctx)
 }
 
@@ -411,6 +418,7 @@ func jkWithSecrets(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, a := range c.args {
 		walk(gValue{list: []gArg{a}}, 0)
 	}
+	ctx.covered = true
 	f.block(c.body, ctx)
 }
 
@@ -493,6 +501,7 @@ func jkKube(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, l := range named(c, "kubectlCredentials").list {
 		f.secret(mapValue(l.val, "credentialsId"), c.line, ctx, secretUse(res.Kind, firstOf(mapValue(l.val, "serverUrl").str, unknown)), c.name)
 	}
+	ctx.covered = true
 	f.block(c.body, ctx)
 }
 
@@ -550,11 +559,22 @@ func jkLibrary(f *jkFile, c *gCall, ctx jkCtx) {
 	f.nestedCalls(c, ctx)
 }
 
-// jkScript reads a script for what needs no binding: values of vaults, and URLs.
+// jkScript reads a script for what needs no binding: values of vaults, and
+// commands that can only act with the identity of the agent.
 func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, s := range scriptsOf(c) {
-		for _, v := range readScript(s.str, nil).fetched {
+		facts := readScript(s.str, nil)
+		for _, v := range facts.fetched {
 			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), c.name)
+		}
+		for _, a := range facts.actors {
+			if ctx.covered || f.bound {
+				break
+			}
+			switch {
+			case a.family == "aws", a.family == "gcp", a.family == "azure", a.family == "ssh" && a.res.Kind == "ssh/host-or-git":
+				f.r.ambient(ctx.place(), s.line+a.line, firstOf(append(slices.Clone(ctx.runner.Labels), "agent")...), use{res: a.res}, a.via)
+			}
 		}
 	}
 	f.nestedCalls(c, ctx)

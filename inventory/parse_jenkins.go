@@ -30,6 +30,8 @@ type jkFile struct {
 	consts map[string][]string
 	// names says what scripts of the whole file do with environment variables.
 	names map[string]use
+	// bound is set when an environment block holds a credential: commands may use it.
+	bound bool
 	depth int
 }
 
@@ -41,8 +43,8 @@ type jkCtx struct {
 	trust       Trust
 	events      []string
 	runner      Runner
-	// vars says which credential a variable holds, for scripts below.
-	vars map[string]string
+	// covered is set inside of a block that brings credentials of its own.
+	covered bool
 }
 
 func readJenkins(r *reader) {

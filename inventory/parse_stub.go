@@ -5,7 +5,8 @@ func init() {
 	readers[GitLab] = readGitLab
 	readers[CircleCI] = readCircleCI
 	readers[Azure] = readAzure
-	for _, ci := range []CI{Bitbucket, Buildkite, Tekton, Argo, Drone, Woodpecker, Travis, CloudBuild, CodeBuild} {
+	readers[Buildkite] = readBuildkite
+	for _, ci := range []CI{Bitbucket, Tekton, Argo, Drone, Woodpecker, Travis, CloudBuild, CodeBuild} {
 		readers[ci] = func(*reader, []*node) {}
 	}
 }

@@ -1,0 +1,186 @@
+package inventory
+
+import (
+	"strings"
+)
+
+// passed reads what docker plugins hand into a container: names of variables
+// without a value are taken from the agent. Names of AWS variables only carry on the
+// identity that an earlier plugin got, when there is one.
+func (s *bkStep) passed(name string, cfg *node) {
+	r := s.f.r
+	if name != "docker" && name != "docker-compose" {
+		return
+	}
+	for _, key := range []string{"environment", "env", "args", "build-args", "additional-hosts"} {
+		for item := range r.flat(r.get(cfg, key)) {
+			text := r.str(item)
+			env, val, has := strings.Cut(text, "=")
+			if has {
+				for _, ref := range shellVars(val) {
+					s.scope.variable(ref.name, item.Line, envUse(env), envUse(env).nature == NatureCredential, false)
+				}
+				continue
+			}
+			env = strings.Trim(env, "${}")
+			if strings.HasPrefix(env, "AWS_") && (s.identity["aws"] != "" || s.assumed("aws")) {
+				continue
+			}
+			if _, defined := s.scope.alias[env]; !defined || len(s.scope.alias[env]) > 0 {
+				s.scope.via = name + ": " + key
+				s.scope.variable(env, item.Line, s.usedFor(env), false, false)
+				s.scope.via = "command"
+			}
+		}
+	}
+	if r.isTrue(r.get(cfg, "propagate-aws-auth-tokens")) && s.identity["aws"] == "" {
+		r.ambient(s.at, r.get(cfg, "propagate-aws-auth-tokens").Line, firstOf(s.queue, "agent"), use{res: Resource{"cloud/aws", unknown}}, name)
+	}
+	if name == "docker-compose" && r.get(cfg, "push") != nil {
+		for _, img := range r.strs(r.get(cfg, "push")) {
+			if i := strings.Index(img, ":"); i >= 0 {
+				s.push(actor{family: "docker", res: imageRegistry(img[i+1:]), via: "docker-compose push"}, r.get(cfg, "push").Line)
+			}
+		}
+	}
+}
+
+// assumed reports whether a plugin of the step exchanges an identity for a cloud.
+func (s *bkStep) assumed(family string) bool {
+	for _, p := range s.pluginList(s.f.r.get(s.node, "plugins")) {
+		if row := pluginRows().find(p.name); row != nil && row.gives == family {
+			return true
+		}
+	}
+	return false
+}
+
+// pluginVars looks for variables in the configuration of a plugin that no table knows.
+func (s *bkStep) pluginVars(name string, cfg *node, row *consumerRow) {
+	if row != nil {
+		return
+	}
+	s.f.r.scalars(cfg, func(key string, leaf *node) {
+		for _, ref := range shellVars(leaf.Value) {
+			s.scope.via = name + ": " + key
+			s.scope.variable(ref.name, leaf.Line, use{nature: natureOf(key)}, natureOf(key) == NatureCredential, false)
+		}
+		if (strings.HasSuffix(key, "-env") || strings.HasSuffix(key, "_env") || strings.HasSuffix(key, "env-name")) && isVariableName(leaf.Value) && looksSecret(leaf.Value) {
+			s.f.r.static(s.at, leaf.Line, leaf.Value, envUse(leaf.Value), name+": "+key)
+		}
+	})
+	s.scope.via = "command"
+}
+
+// act records that something acts with the identity of the step: the exchanged one, or the agent's.
+func (s *bkStep) act(family string, line int, res Resource, via string) Kind {
+	if s.identity[family] == Federated {
+		s.f.r.federated(s.at, line, "oidc:buildkite", use{res: res}, via)
+		return Federated
+	}
+	s.f.r.ambient(s.at, line, firstOf(s.queue, "agent"), use{res: res}, via)
+	return Ambient
+}
+
+// actor records commands that act with an identity of the surroundings.
+func (s *bkStep) actor(a actor, line int) {
+	switch a.family {
+	case "aws", "gcp", "azure":
+		if s.hasKeys(a.family) {
+			return
+		}
+		s.act(a.family, line, a.res, a.via)
+	case "docker":
+		s.push(a, line)
+	case "ssh":
+		if a.res.Kind == "ssh/host-or-git" {
+			return // the agent's own key, by which it checks out everything
+		}
+	case "sigstore":
+		if s.identity[""] == Federated {
+			s.f.r.federated(s.at, line, "oidc:buildkite", use{res: a.res}, a.via)
+		}
+	}
+}
+
+// push records a push to a registry without a login in sight.
+func (s *bkStep) push(a actor, line int) {
+	if s.logins || s.loggedIn(a.res) {
+		return
+	}
+	family := cloudFamily(a.res.Kind)
+	if family == "" || s.hasKeys(family) {
+		return
+	}
+	s.act(family, line, a.res, a.via)
+}
+
+// loggedIn reports whether the step has a path to a registry already.
+func (s *bkStep) loggedIn(res Resource) bool {
+	for i := range s.f.r.paths {
+		p := &s.f.r.paths[i]
+		if p.Job == s.at.job && strings.HasPrefix(p.Resource.Kind, "registry/") && p.Resource.Name == res.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// hasKeys reports whether the step has static keys for a cloud.
+func (s *bkStep) hasKeys(family string) bool {
+	for i := range s.f.r.paths {
+		p := &s.f.r.paths[i]
+		if p.Job == s.at.job && p.Credential.Kind == StaticSecret && p.Resource.Kind == "cloud/"+family {
+			return true
+		}
+	}
+	return false
+}
+
+// exchange records an identity token that a command asks for.
+func (s *bkStep) exchange(x exchange, line int) {
+	if x.via == "buildkite-agent oidc request-token" || x.token == "" {
+		s.f.r.federated(s.at, line, "oidc:buildkite", use{res: x.res}, x.via)
+		if fam := cloudFamily(x.res.Kind); fam != "" {
+			s.identity[fam] = Federated
+		}
+		s.identity[""] = Federated
+	}
+}
+
+// fetch records who reads a secrets manager.
+func (s *bkStep) fetch(v fetched, line int) {
+	switch v.family {
+	case "aws", "gcp", "azure":
+		s.act(v.family, line, v.res, "command")
+	case "vault":
+		if s.identity["vault"] == Federated {
+			s.f.r.federated(s.at, line, "oidc:buildkite", use{res: v.res}, "command")
+		} else if !s.hasVaultToken() {
+			s.f.r.ambient(s.at, line, firstOf(s.queue, "agent"), use{res: v.res}, "command")
+		}
+	}
+}
+
+func (s *bkStep) hasVaultToken() bool {
+	for i := range s.f.r.paths {
+		if p := &s.f.r.paths[i]; p.Job == s.at.job && p.Resource.Kind == "secrets-manager/vault" && p.Credential.Kind == StaticSecret {
+			return true
+		}
+	}
+	return false
+}
+
+// special records the agent's own token.
+func (s *bkStep) special(name string, line int, u use) bool {
+	if name == "BUILDKITE_AGENT_ACCESS_TOKEN" {
+		s.f.r.platform(s.at, line, name, u.or(use{res: Resource{"platform/buildkite-agent", unknown}}), s.scope.via)
+		return true
+	}
+	return false
+}
+
+// bkPredefined reports whether Buildkite sets a variable by itself.
+func bkPredefined(name string) bool {
+	return strings.HasPrefix(name, "BUILDKITE_") && !strings.HasSuffix(name, "_API_TOKEN") && name != "BUILDKITE_ANALYTICS_TOKEN" && !strings.HasSuffix(name, "API_KEY")
+}

@@ -1,0 +1,373 @@
+package inventory
+
+import (
+	_ "embed"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Buildkite. Agents belong to the owner, so every queue brings an identity;
+// hooks of the agent may set any variable, so a variable that a command uses
+// and nothing defines is a credential that somebody keeps there.
+
+//go:embed tables/plugins.tbl
+var pluginsTable string
+
+var pluginRows = sync.OnceValue(func() *table { return parseTable(pluginsTable) })
+
+// bkFile is one pipeline.
+type bkFile struct {
+	r      *reader
+	agents *node
+	env    *node
+	// approved is set behind a block step, which somebody with access must release.
+	approved bool
+	plugins  *node
+}
+
+func readBuildkite(r *reader, docs []*node) {
+	for _, root := range docs {
+		f := &bkFile{r: r}
+		steps := root
+		if r.isMap(root) {
+			f.agents, f.env = r.get(root, "agents"), r.get(root, "env")
+			steps = r.get(root, "steps")
+		}
+		f.steps(steps, "", 0)
+	}
+}
+
+// steps reads a list of steps; cond is what holds for all of them.
+func (f *bkFile) steps(list *node, cond string, depth int) {
+	if depth > 6 {
+		return
+	}
+	r := f.r
+	for s := range r.items(list) {
+		if !r.isMap(s) {
+			continue
+		}
+		own := strings.TrimSpace(cond + " " + r.str(r.get(s, "if")))
+		switch {
+		case r.get(s, "group") != nil:
+			f.steps(r.get(s, "steps"), own, depth+1)
+		case r.get(s, "block") != nil, r.get(s, "input") != nil && r.get(s, "command") == nil:
+			f.approved = f.approved || r.get(s, "block") != nil
+		case r.get(s, "wait") != nil, r.get(s, "waiter") != nil:
+		case r.get(s, "trigger") != nil:
+			name := r.str(r.get(s, "trigger"))
+			r.open(place{job: f.label(s)}, s.Line, "triggered pipeline", name, "the steps of the triggered pipeline are not in this file")
+		default:
+			f.step(s, own)
+		}
+	}
+}
+
+// label gives the name of a step.
+func (f *bkFile) label(s *node) string {
+	r := f.r
+	return firstOf(r.str(r.get(s, "label")), r.str(r.get(s, "name")), r.str(r.get(s, "key")), r.str(r.get(s, "id")), firstLineOf(firstOf(append(r.strs(r.get(s, "command")), r.strs(r.get(s, "commands"))...)...)), "step")
+}
+
+func firstLineOf(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
+}
+
+var bkGuard = regexp.MustCompile(`build\.branch\s*==\s*|build\.branch\s*=~\s*/\^?\(?(main|master|release)|build\.tag\s*(!=|=~)|build\.source\s*==\s*['"](schedule|ui|api)|build\.pull_request\.id\s*==\s*null|build\.branch\s*==\s*pipeline\.default_branch|build\.env\(['"]BUILDKITE_PULL_REQUEST['"]\)\s*==\s*['"]false`)
+
+// reach tells who can start a step: whether forks are built is a setting of the pipeline.
+func (f *bkFile) reach(s *node, cond string) Reach {
+	out := Reach{Trust: TrustUnknown, Events: []string{}}
+	branches := strings.Fields(f.r.str(f.r.get(s, "branches")))
+	if len(branches) > 0 && !slices.ContainsFunc(branches, func(b string) bool { return strings.HasPrefix(b, "!") || strings.HasPrefix(b, "*") }) {
+		out.Trust = Protected
+	}
+	if cond != "" && bkGuard.MatchString(cond) && !strings.Contains(cond, "||") {
+		out.Trust = Protected
+	}
+	if f.approved {
+		out.Trust = Protected
+		out.Events = append(out.Events, "block")
+	}
+	return out
+}
+
+// bkStep is one command step while it is read.
+type bkStep struct {
+	f     *bkFile
+	node  *node
+	at    place
+	scope *scope
+	queue string
+	// identity is the kind of identity that plugins gave the step, by family.
+	identity map[string]Kind
+	logins   bool
+}
+
+func (f *bkFile) step(n *node, cond string) {
+	r := f.r
+	s := &bkStep{f: f, node: n, identity: make(map[string]Kind)}
+	s.at = place{job: f.label(n), reach: f.reach(n, cond)}
+	s.agents()
+	s.scope = &scope{r: r, place: func(Kind) place { return s.at }, alias: make(map[string][]string), predefined: bkPredefined, special: s.special, actor: s.actor, exchange: s.exchange, fetch: s.fetch, via: "command"}
+	s.matrix()
+	s.scope.env(f.env, "env")
+	s.scope.env(r.get(n, "env"), "env")
+	s.secrets(r.get(n, "secrets"))
+	for _, p := range s.pluginList(r.get(n, "plugins")) {
+		s.plugin(p.name, p.key, p.config)
+	}
+	s.scope.via = "command"
+	for _, key := range []string{"command", "commands"} {
+		s.scope.nodes(r.get(n, key))
+	}
+	s.defaultQueue()
+}
+
+// defaultQueue records the queue of the pipeline for the steps that reach
+// something: their machine's identity comes with what they use.
+func (s *bkStep) defaultQueue() {
+	r := s.f.r
+	if s.queue == "" || r.get(s.node, "agents") != nil {
+		return
+	}
+	for i := range r.paths {
+		if r.paths[i].Job == s.at.job {
+			r.ambient(s.at, s.f.agents.Line, s.queue, use{res: Resource{"runner/self-hosted", "queue " + s.queue}}, "agents")
+			return
+		}
+	}
+}
+
+// agents records the queue that runs the step.
+func (s *bkStep) agents() {
+	r := s.f.r
+	n := r.get(s.node, "agents")
+	if n == nil {
+		n = s.f.agents
+	}
+	s.at.runner = Runner{Kind: RunnerUnknown}
+	if n == nil {
+		return
+	}
+	var labels []string
+	line := n.Line
+	for k, v := range r.pairs(n) {
+		labels = append(labels, k.Value+"="+r.str(v))
+		if k.Value == "queue" {
+			s.queue, line = r.str(v), k.Line
+		}
+	}
+	for _, item := range r.strs(n) {
+		labels = append(labels, item)
+		if q, ok := strings.CutPrefix(item, "queue="); ok {
+			s.queue = q
+		}
+	}
+	s.at.runner = Runner{Kind: RunnerSelfHosted, Labels: labels}
+	if s.queue == "" || r.get(s.node, "agents") == nil {
+		return
+	}
+	r.ambient(s.at, line, s.queue, use{res: Resource{"runner/self-hosted", "queue " + s.queue}}, "agents")
+}
+
+// matrix defines the placeholders of a matrix.
+func (s *bkStep) matrix() {
+	r := s.f.r
+	for k := range r.pairs(r.at(s.node, "matrix", "setup")) {
+		s.scope.alias[k.Value] = []string{}
+	}
+}
+
+// secrets reads the secrets of the cluster: a list, or a mapping from variables.
+func (s *bkStep) secrets(n *node) {
+	r := s.f.r
+	add := func(env, name string, line int) {
+		s.scope.alias[env] = []string{}
+		u := s.usedFor(env).or(envUse(env))
+		r.static(s.at, line, name, use{res: u.res, nature: firstNature(natureOf(env), natureOf(name), NatureCredential)}, "secrets")
+	}
+	for k, v := range r.pairs(n) {
+		add(k.Value, firstOf(r.str(v), k.Value), k.Line)
+	}
+	if r.isList(n) {
+		for item := range r.items(n) {
+			if name := r.str(item); name != "" {
+				add(name, name, item.Line)
+			} else if key := r.str(r.get(item, "key")); key != "" {
+				add(firstOf(r.str(r.get(item, "environment_variable")), key), key, item.Line)
+			}
+		}
+	}
+}
+
+// usedFor says what the commands of the step do with a variable.
+func (s *bkStep) usedFor(name string) use {
+	for _, key := range []string{"command", "commands"} {
+		for item := range s.f.r.flat(s.f.r.get(s.node, key)) {
+			for _, u := range readScript(s.f.r.str(item), nil).uses {
+				if u.name == name && u.use.known() {
+					return u.use
+				}
+			}
+		}
+	}
+	return use{}
+}
+
+// bkPlugin is one plugin with its configuration.
+type bkPlugin struct {
+	name   string
+	key    *node
+	config *node
+}
+
+// pluginList reads plugins: a list of names or of mappings, or one mapping.
+func (s *bkStep) pluginList(n *node) []bkPlugin {
+	r := s.f.r
+	var out []bkPlugin
+	add := func(item *node) {
+		if r.isScalar(item) {
+			out = append(out, bkPlugin{pluginName(r.str(item)), item, nil})
+			return
+		}
+		for k, v := range r.pairs(item) {
+			out = append(out, bkPlugin{pluginName(k.Value), k, v})
+		}
+	}
+	if r.isMap(n) {
+		add(n)
+		return out
+	}
+	for item := range r.flat(n) {
+		add(item)
+	}
+	return out
+}
+
+// pluginName gives the plain name: "seek-oss/aws-sm#v2" and "https://github.com/x/aws-sm-buildkite-plugin.git#v2" are "aws-sm".
+func pluginName(s string) string {
+	s, _, _ = strings.Cut(s, "#")
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "/"), ".git")
+	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		s = s[i+1:]
+	}
+	return strings.TrimSuffix(s, "-buildkite-plugin")
+}
+
+// plugin reads one plugin by the table.
+func (s *bkStep) plugin(name string, key, cfg *node) {
+	r := s.f.r
+	if r.isTrue(r.get(cfg, "mount-buildkite-agent")) {
+		r.platform(s.at, r.get(cfg, "mount-buildkite-agent").Line, "BUILDKITE_AGENT_ACCESS_TOKEN", use{res: Resource{"platform/buildkite-agent", unknown}}, name)
+	}
+	row := pluginRows().find(name)
+	s.passed(name, cfg)
+	if row == nil || !row.known {
+		s.pluginVars(name, cfg, row)
+		return
+	}
+	get := func(in string) string { return strings.Join(r.strs(r.get(cfg, in)), ", ") }
+	res := row.resource(get)
+	switch {
+	case row.federates(get):
+		s.identity[row.gives] = Federated
+		r.federated(s.at, key.Line, "oidc:buildkite", use{res: res}, name)
+	case row.as == "vault":
+		s.vault(name, key, cfg, res)
+	case row.as != "":
+		kind := s.act(row.as, key.Line, res, name)
+		s.identity[firstOf(row.gives, row.as)] = kind
+		if row.gives == "docker" {
+			s.logins = true
+		}
+	}
+	named := false
+	for _, in := range row.secrets {
+		if n := r.get(cfg, in); n != nil {
+			named = true
+			r.static(s.at, n.Line, strings.Trim(r.str(n), "${}"), use{res: res, nature: NatureCredential}, name+": "+in)
+		}
+	}
+	if !named {
+		for _, env := range row.env {
+			r.static(s.at, key.Line, env, use{res: res, nature: NatureCredential}, name)
+		}
+	}
+	if row.gives == "docker" {
+		s.logins = true
+		if u := strings.TrimPrefix(get("username"), "$"); u != get("username") {
+			r.static(s.at, r.get(cfg, "username").Line, strings.Trim(u, "${}"), use{res: res, nature: NatureIdentifier}, name+": username")
+		}
+	}
+	s.fetched(row, cfg, name)
+}
+
+// vault reads the plugins of Vault: how they log in.
+func (s *bkStep) vault(name string, key, cfg *node, res Resource) {
+	r := s.f.r
+	method := r.str(r.get(cfg, "auth"))
+	if method == "" {
+		method = r.str(r.at(cfg, "auth", "method"))
+	}
+	access := Resource{"secrets-manager/vault", firstOf(r.str(r.get(cfg, "server")), r.str(r.get(cfg, "addr")), unknown)}
+	switch {
+	case method == "jwt" || method == "oidc" || s.identity["vault"] == Federated:
+		r.federated(s.at, key.Line, "oidc:buildkite", use{res: access}, name)
+	case method == "approle" || method == "token":
+		env := firstOf(r.str(r.at(cfg, "auth", "secret-env")), r.str(r.at(cfg, "auth", "token-env")), "VAULT_SECRET_ID")
+		r.static(s.at, key.Line, env, use{res: access, nature: NatureCredential}, name)
+	default:
+		r.ambient(s.at, key.Line, firstOf(s.queue, "agent"), use{res: access}, name)
+	}
+	if name == "vault-docker-login" {
+		s.logins = true
+	}
+	_ = res
+}
+
+// fetched records the values that a plugin reads from a manager.
+func (s *bkStep) fetched(row *consumerRow, cfg *node, name string) {
+	r := s.f.r
+	add := func(env, secret string, line int) {
+		s.scope.alias[env] = []string{}
+		u := s.usedFor(env).or(envUse(env))
+		if row.res.Kind == "registry/container" {
+			u = use{res: row.res}
+		}
+		source := row.source
+		if row.res.Kind == "secrets-manager/buildkite" {
+			env = firstOf(secret, env)
+		}
+		r.add(s.at, line, Credential{Kind: StaticSecret, Name: env, Nature: firstNature(natureOf(env), natureOf(secret), NatureCredential), Source: source}, u, name)
+	}
+	for _, in := range row.fetch {
+		n := r.get(cfg, in)
+		if in == "*" {
+			n = cfg
+		}
+		switch {
+		case r.isMap(n):
+			for k, v := range r.pairs(n) {
+				add(k.Value, firstOf(r.str(v), r.str(r.get(v, "secret-id"))), k.Line)
+			}
+		case r.isScalar(n):
+			add(r.str(n), r.str(n), n.Line)
+			return
+		default:
+			for item := range r.items(n) {
+				for k, v := range r.pairs(item) {
+					if k.Value == "path" || k.Value == "secret-id" {
+						add(r.str(v), r.str(v), k.Line)
+					}
+				}
+				if text := r.str(item); text != "" {
+					add(text, text, item.Line)
+				}
+			}
+		}
+	}
+}
