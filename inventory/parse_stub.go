@@ -6,7 +6,8 @@ func init() {
 	readers[CircleCI] = readCircleCI
 	readers[Azure] = readAzure
 	readers[Buildkite] = readBuildkite
-	for _, ci := range []CI{Bitbucket, Tekton, Argo, Drone, Woodpecker, Travis, CloudBuild, CodeBuild} {
+	readers[Bitbucket], readers[Drone], readers[Woodpecker] = readBitbucket, readDrone, readWoodpecker
+	for _, ci := range []CI{Tekton, Argo, Travis, CloudBuild, CodeBuild} {
 		readers[ci] = func(*reader, []*node) {}
 	}
 }
