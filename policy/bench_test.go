@@ -149,3 +149,39 @@ func TestCostDoesNotGrowWithPackages(t *testing.T) {
 		t.Errorf("a decision costs %v with 10 packages and %v with 1,000", a, b)
 	}
 }
+
+// A whole decision, with the input put into OPA's form, costs about what OPA's
+// own prepared query costs over an input that was put into it before.
+func TestDecideCostsAsTheBareQuery(t *testing.T) {
+	e := open(t, seedDir)
+	p, _ := e.For("deployment_approval")
+	q, err := rego.New(rego.Query("data.deployment_approval.allow"), rego.Compiler(p.revision.program.compiler), rego.StrictBuiltinErrors(true)).PrepareForEval(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, term := facts.Recorded(input(t, benchInput)), termOf(input(t, benchInput))
+	cost := func(one func()) time.Duration {
+		start := time.Now()
+		for range 50 {
+			one()
+		}
+		return time.Since(start) / 50
+	}
+	ours, bare := time.Hour, time.Hour
+	for range 200 {
+		ours = min(ours, cost(func() {
+			if v, err := p.Decide(context.Background(), in); !v.Allowed() {
+				t.Fatal(err)
+			}
+		}))
+		bare = min(bare, cost(func() {
+			if rs, err := q.Eval(context.Background(), rego.EvalParsedInput(term.Value)); err != nil || !rs.Allowed() {
+				t.Fatal(err)
+			}
+		}))
+	}
+	t.Logf("Decide %v, the bare query %v, ratio %.2f", ours, bare, float64(ours)/float64(bare))
+	if ours > bare*2 {
+		t.Errorf("Decide costs %v, OPA's prepared query alone %v", ours, bare)
+	}
+}

@@ -97,6 +97,28 @@ func TestBadPoliciesKeepTheOlderRevision(t *testing.T) {
 	}
 }
 
+// Policies that were replaced and come back decide, and the log says so.
+func TestOlderPoliciesComeBackLoudly(t *testing.T) {
+	dir := dirOf(t, map[string]string{"production.rego": ciMay})
+	var text bytes.Buffer
+	e, err := Open(Config{Dir: dir}, Options{Log: slog.New(slog.NewTextHandler(&text, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rego := range []string{devMay, ciMay} {
+		if strings.Contains(text.String(), "level=WARN") {
+			t.Errorf("too early:\n%s", text.String())
+		}
+		write(t, dir, "production.rego", rego)
+		if err := e.Reload(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(text.String(), "were active before") || e.Status().Revision != 3 {
+		t.Errorf("revision %d:\n%s", e.Status().Revision, text.String())
+	}
+}
+
 // Watch takes over a change by itself, once it has been the same twice.
 func TestWatch(t *testing.T) {
 	dir := dirOf(t, map[string]string{"production.rego": ciMay})

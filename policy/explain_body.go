@@ -171,10 +171,7 @@ func (x *explainer) headFalse(r *ast.Rule, sc *scope, envs []env, depth int) []f
 	if isFalse(value) {
 		return []finding{x.decidesFalse(r, sc, envs)}
 	}
-	cond := &ast.Expr{Location: r.Head.Location, Terms: value}
-	if call, ok := value.Value.(ast.Call); ok {
-		cond.Terms = []*ast.Term(call)
-	}
+	cond := asCondition(value, r.Head.Location)
 	if next, err := x.each(cond, envs); err != nil || len(next) > 0 {
 		return nil
 	}

@@ -88,10 +88,14 @@ type Engine struct {
 	active atomic.Pointer[revision]
 	status atomic.Pointer[Status] // replaced as a whole, by whoever holds mu
 
-	mu   sync.Mutex // one activation at a time; guards what follows
-	seen string     // digest of the last tree that was tried
-	need []string   // packages without which nothing becomes active
+	mu   sync.Mutex        // one activation at a time; guards what follows
+	seen string            // digest of the last tree that was tried
+	need []string          // packages without which nothing becomes active
+	past map[string]uint64 // when each digest became active first
 }
+
+// maxPast bounds the memory of earlier revisions.
+const maxPast = 1000
 
 // Status says what decides, and whether the directory holds something that
 // can't.
@@ -135,7 +139,7 @@ func Open(cfg Config, opt Options) (*Engine, error) {
 			return nil, proviso.Refuse(proviso.StagePolicy, CodeFile, "policy.zone: there is no time zone %q; write one as Europe/Berlin", clip(cfg.Zone, 60)).Because(err)
 		}
 	}
-	e := &Engine{cfg: cfg, opt: opt}
+	e := &Engine{cfg: cfg, opt: opt, past: map[string]uint64{}}
 	e.status.Store(&Status{})
 	if err := e.Reload(context.Background()); err != nil {
 		return nil, err
@@ -214,6 +218,13 @@ func (e *Engine) try(ctx context.Context, t tree, problems Problems) error {
 		rev.number = old.number + 1
 	}
 	e.active.Store(rev)
+	if before, again := e.past[rev.digest]; again {
+		// Somebody put them back, or an old copy came back by itself: who reads the log knows which.
+		e.opt.Log.Warn("these policies were active before and had been replaced", "revision", rev.number, "digest", rev.digest, "before", before)
+	}
+	if len(e.past) < maxPast {
+		e.past[rev.digest] = rev.number
+	}
 	e.status.Store(&Status{Revision: rev.number, Digest: rev.digest, Since: rev.at, Packages: len(rev.packages),
 		Tests: rev.tests, Warnings: rev.warnings, Ignored: rev.ignored})
 	e.opt.Log.Info("policies are active", "revision", rev.number, "digest", rev.digest, "packages", len(rev.packages), "tests", rev.tests, "warnings", len(rev.warnings))
