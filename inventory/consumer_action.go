@@ -173,6 +173,9 @@ func (row *consumerRow) resource(get func(string) string) Resource {
 		}
 		first, _, _ := strings.Cut(v, "\n")
 		if res.Kind == "registry/container" {
+			if host, _, _ := strings.Cut(first, "/"); (in == "repo" || in == "image" || in == "tags") && !strings.Contains(host, ".") {
+				return Resource{res.Kind, "docker.io"} // an image without a host
+			}
 			if r := imageRegistry(first); r.Name != "" && !strings.Contains(first, "${{") {
 				return r
 			}

@@ -292,6 +292,8 @@ func readCargo(c *command, x *consumption) {
 	}
 }
 
+var mavenProperty = regexp.MustCompile(`maven|sonatype|ossrh|nexus|central|artifactory|bintray|repo`)
+
 // readMaven reads properties that carry credentials.
 func readMaven(c *command, x *consumption) {
 	res := Resource{"registry/maven", ""}
@@ -303,9 +305,11 @@ func readMaven(c *command, x *consumption) {
 		if !ok {
 			continue
 		}
-		r := res
+		r := envUse(key).res // a property is named for its consumer, if at all
 		low := strings.ToLower(key)
 		switch {
+		case mavenProperty.MatchString(low):
+			r = res
 		case strings.HasPrefix(low, "sonar"):
 			r = Resource{"scan/sonar", ""}
 			if low == "sonar.login" {

@@ -7,7 +7,8 @@ func init() {
 	readers[Azure] = readAzure
 	readers[Buildkite] = readBuildkite
 	readers[Bitbucket], readers[Drone], readers[Woodpecker] = readBitbucket, readDrone, readWoodpecker
-	for _, ci := range []CI{Tekton, Argo, Travis, CloudBuild, CodeBuild} {
+	readers[Travis], readers[CloudBuild], readers[CodeBuild] = readTravis, readCloudBuild, readCodeBuild
+	for _, ci := range []CI{Tekton, Argo} {
 		readers[ci] = func(*reader, []*node) {}
 	}
 }
