@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,6 +157,9 @@ func (c *Config) checkFiles() []problem {
 		gatherer.Close()
 	}
 	out = append(out, problemsIn(err, "facts")...)
+	if _, err := os.ReadDir(c.Policy.Dir); err != nil {
+		out = append(out, problem{path: "policy.dir", message: fmt.Sprintf("can't be read: %v; write the directory of the Rego that guards the grants", err)})
+	}
 	if c.Server.TLS.Cert != "" {
 		if _, err := tls.LoadX509KeyPair(c.Server.TLS.Cert, c.Server.TLS.Key); err != nil {
 			out = append(out, problem{path: "server.tls", message: fmt.Sprintf("can't be used: %v; write PEM files of one certificate chain, leaf first, and its key", err)})

@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
-
-	"github.com/goccy/go-yaml"
-	yamlast "github.com/goccy/go-yaml/ast"
-	yamlparser "github.com/goccy/go-yaml/parser"
 
 	"github.com/proviso-ci/proviso/broker"
 	"github.com/proviso-ci/proviso/credential"
@@ -109,39 +104,39 @@ const maxConfigBytes = 4 << 20
 // readConfig reads and checks a configuration file. The warnings are findings
 // that don't keep the broker from starting.
 func readConfig(name string) (*Config, []string, error) {
-	file, err := os.Open(name)
+	data, err := readFile(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("can't read the configuration: %w", err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxConfigBytes+1))
-	if err != nil {
-		return nil, nil, fmt.Errorf("can't read the configuration: %w", err)
-	}
-	if len(data) > maxConfigBytes {
-		return nil, nil, fmt.Errorf("the configuration %s is over %d MiB", name, maxConfigBytes>>20)
 	}
 	return parseConfig(name, data)
 }
 
-func parseConfig(name string, data []byte) (*Config, []string, error) {
-	tree, err := yamlparser.ParseBytes(data, 0)
+// readFile reads a file that people write.
+func readFile(name string) ([]byte, error) {
+	file, err := os.Open(name)
 	if err != nil {
-		return nil, nil, yamlError(name, err)
+		return nil, err
 	}
-	if len(tree.Docs) != 1 || tree.Docs[0].Body == nil {
-		return nil, nil, &configErrors{name, []string{"expected exactly one YAML document that isn't empty"}}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxConfigBytes+1))
+	if err == nil && len(data) > maxConfigBytes {
+		err = fmt.Errorf("%s is over %d MiB", name, maxConfigBytes>>20)
 	}
+	return data, err
+}
+
+func parseConfig(name string, data []byte) (*Config, []string, error) {
 	var c Config
-	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
-	if err := decoder.Decode(&c); err != nil {
-		return nil, nil, yamlError(name, err)
+	d, err := decode(name, data, &c)
+	if err != nil {
+		return nil, nil, err
 	}
-	c.file, c.at = name, func(path string) string { return place(name, tree, path) }
-	c.resolvePaths(filepath.Dir(name))
+	c.file, c.at = name, d.place
 	var warnings []string
 	var problems []problem
-	for _, p := range c.check() {
+	found := c.check()
+	c.resolvePaths(filepath.Dir(name))
+	for _, p := range found {
 		if p.warning {
 			warnings = append(warnings, c.describe(p))
 		} else {
@@ -171,64 +166,20 @@ func (c *Config) wrong(problems []problem) error {
 	return e
 }
 
-// yamlError turns the decoder's error into one line of ours with its place,
-// and the source line below it.
-func yamlError(name string, err error) error {
-	var located yaml.Error
-	if errors.As(err, &located) && located.GetToken() != nil {
-		at := located.GetToken().Position
-		message := strings.TrimSpace(located.GetMessage())
-		if strings.Contains(message, "unknown field") {
-			message += "; the keys that exist are in docs/operate.md and in docs/schema/config.schema.json"
-		}
-		return &configErrors{name, []string{fmt.Sprintf("%s:%d:%d: %s", name, at.Line, at.Column, message)}}
-	}
-	return &configErrors{name, []string{name + ": " + err.Error()}}
-}
-
-// place gives file:line:column of a path, or of the nearest parent that is
-// there when the path itself is what is missing.
-func place(name string, tree *yamlast.File, path string) string {
-	for path != "" {
-		if p, err := yaml.PathString("$." + quotePath(path)); err == nil {
-			if node, err := p.FilterFile(tree); err == nil && node != nil && node.GetToken() != nil {
-				at := node.GetToken().Position
-				return fmt.Sprintf("%s:%d:%d", name, at.Line, at.Column)
-			}
-		}
-		i := strings.LastIndexAny(path, ".[")
-		if i < 0 {
-			break
-		}
-		path = path[:i]
-	}
-	return name + ":1:1"
-}
-
-// quotePath quotes the parts of a path that YAML paths would read otherwise.
-func quotePath(path string) string {
-	parts := strings.Split(path, ".")
-	for i, p := range parts {
-		bare, index, _ := strings.Cut(p, "[")
-		if strings.ContainsAny(bare, "-/ :") {
-			bare = "'" + bare + "'"
-		}
-		if index != "" {
-			bare += "[" + index
-		}
-		parts[i] = bare
-	}
-	return strings.Join(parts, ".")
-}
-
+// sortByPlace puts problems into the order of the file.
 func sortByPlace(lines []string) {
-	line := func(s string) int {
-		parts := strings.SplitN(s, ":", 4)
-		if len(parts) < 3 {
-			return 0
+	at := func(s string) (line, column int) {
+		if m := placeInText.FindStringSubmatch(s); m != nil {
+			line, _ = strconv.Atoi(m[1])
+			column, _ = strconv.Atoi(m[2])
 		}
-		n, _ := strconv.Atoi(parts[1])
-		return n
+		return line, column
 	}
-	sort.SliceStable(lines, func(i, j int) bool { return line(lines[i]) < line(lines[j]) })
+	sort.SliceStable(lines, func(i, j int) bool {
+		li, ci := at(lines[i])
+		lj, cj := at(lines[j])
+		return li < lj || li == lj && ci < cj
+	})
 }
+
+var placeInText = regexp.MustCompile(`:([0-9]+):([0-9]+): `)

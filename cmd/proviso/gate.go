@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/proviso-ci/proviso/gate"
@@ -70,23 +68,24 @@ and rules by path and method; docs/operate.md has one for nginx.`,
 }
 
 func readGateConfig(file string) (*gateConfig, error) {
-	f, err := os.Open(file)
+	data, err := readFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("can't read the gate's file: %w", err)
 	}
-	defer f.Close()
 	var c gateConfig
-	if err := yaml.NewDecoder(f, yaml.Strict()).Decode(&c); err != nil {
-		return nil, yamlError(file, err)
+	d, err := decode(file, data, &c)
+	if err != nil {
+		return nil, err
 	}
 	if c.Listen == "" {
-		return nil, &configErrors{file, []string{file + ": listen is missing; write where the web server asks, as 127.0.0.1:9000"}}
+		return nil, &configErrors{file, []string{file + ":1:1: listen is missing; write where the web server asks, as 127.0.0.1:9000"}}
 	}
 	var problems []string
 	for _, p := range c.Validate() {
-		problems = append(problems, file+": "+p.String())
+		problems = append(problems, d.place(p.Path)+": "+p.Path+" "+p.Message)
 	}
 	if len(problems) > 0 {
+		sortByPlace(problems)
 		return nil, &configErrors{file, problems}
 	}
 	return &c, nil

@@ -1,0 +1,204 @@
+package inventory
+
+import (
+	"regexp"
+	"strings"
+)
+
+// What Tekton and Argo have in common: containers of Kubernetes with secrets in
+// their environment, their volumes and their images, and a service account.
+
+// k8s reads containers of one template or task.
+type k8s struct {
+	r *reader
+	// text puts the defaults of parameters into a name.
+	text func(string) string
+	// at gives the place of a container.
+	at func(step string) place
+	// volumes are the volumes of the pod that hold a secret or a token, by name.
+	volumes map[string]k8sVolume
+	mounted map[string]bool
+	account string
+}
+
+// k8sVolume is a volume with what it holds.
+type k8sVolume struct {
+	secret   string
+	audience string // of a projected token
+	token    bool
+	line     int
+}
+
+// k8sHole is a parameter in a name that nothing fills in.
+var k8sHole = regexp.MustCompile(`\$\(|\{\{`)
+
+// secret records a Kubernetes secret.
+func (k *k8s) secret(at place, line int, name string, u use, via string) {
+	raw := name
+	if name = k.text(name); name == "" {
+		return
+	}
+	if strings.Contains(name, "git_auth_secret") {
+		k.r.platform(at, line, "git_auth_secret", use{res: Resource{"vcs/git", "source repository"}}, via)
+		return
+	}
+	if k8sHole.MatchString(name) {
+		k.r.open(at, line, "secret name", raw, "the name of the secret is a parameter without a default")
+	}
+	if u.nature == "" {
+		u.nature = NatureCredential
+	}
+	k.r.add(at, line, Credential{Kind: StaticSecret, Name: name, Nature: u.nature, Source: "kubernetes"}, u, via)
+}
+
+// readVolumes collects the volumes of a pod.
+func (k *k8s) readVolumes(list *node) {
+	r := k.r
+	if k.volumes == nil {
+		k.volumes = make(map[string]k8sVolume)
+	}
+	if k.mounted == nil {
+		k.mounted = make(map[string]bool)
+	}
+	for v := range r.items(list) {
+		name := r.str(r.get(v, "name"))
+		if s := r.at(v, "secret", "secretName"); s != nil {
+			k.volumes[name] = k8sVolume{secret: r.str(s), line: s.Line}
+		}
+		if c := r.at(v, "csi", "driver"); strings.Contains(r.str(c), "spiffe") {
+			k.volumes[name] = k8sVolume{token: true, audience: "spiffe", line: c.Line}
+		}
+		for src := range r.items(r.at(v, "projected", "sources")) {
+			if t := r.get(src, "serviceAccountToken"); t != nil {
+				k.volumes[name] = k8sVolume{token: true, audience: r.str(r.get(t, "audience")), line: t.Line}
+			} else if s := r.at(src, "secret", "name"); s != nil {
+				k.volumes[name] = k8sVolume{secret: r.str(s), line: s.Line}
+			}
+		}
+	}
+}
+
+// container reads one container: environment, mounts and script.
+func (k *k8s) container(n *node, step string) {
+	r := k.r
+	at := k.at(step)
+	uses := k.scriptUses(n)
+	for e := range r.items(r.get(n, "env")) {
+		name := r.str(r.get(e, "name"))
+		ref := r.at(e, "valueFrom", "secretKeyRef")
+		if ref == nil {
+			continue
+		}
+		u := uses[name].or(envUse(name))
+		if u.nature == NatureIdentifier && natureOf(r.str(r.get(ref, "key"))) == NatureCredential {
+			u.nature = NatureCredential
+		}
+		line := ref.Line
+		if nm := r.get(ref, "name"); nm != nil {
+			line = nm.Line
+		}
+		k.secret(at, line, r.str(r.get(ref, "name")), u, "env: "+name)
+	}
+	for e := range r.items(r.get(n, "envFrom")) {
+		if s := r.at(e, "secretRef", "name"); s != nil {
+			k.secret(at, s.Line, r.str(s), use{}, "envFrom")
+		}
+	}
+	for m := range r.items(r.get(n, "volumeMounts")) {
+		name := r.str(r.get(m, "name"))
+		v, ok := k.volumes[name]
+		if !ok {
+			continue
+		}
+		k.mounted[name] = true
+		k.volume(v, at, m.Line, r.str(r.get(m, "mountPath")))
+	}
+	k.actors(n, at)
+}
+
+// volume records what a mounted volume holds.
+func (k *k8s) volume(v k8sVolume, at place, line int, path string) {
+	if v.token {
+		name := "oidc:kubernetes"
+		if v.audience == "spiffe" {
+			name = "spiffe"
+		}
+		k.r.federated(at, line, name, use{res: audienceResource(firstOf(v.audience, "kubernetes"))}, "projected volume")
+		return
+	}
+	res, _ := fileResource(path, "")
+	if res.Kind == "" && strings.Contains(path, "docker") {
+		res = Resource{"registry/container", ""}
+	}
+	k.secret(at, line, v.secret, use{res: res}, "volume")
+}
+
+// unmounted records the volumes that no container mounts by name: a template of steps does, or all of them.
+func (k *k8s) unmounted() {
+	for _, name := range sortedKeys(k.volumes) {
+		if v := k.volumes[name]; !k.mounted[name] {
+			k.volume(v, k.at(""), v.line, "")
+		}
+	}
+}
+
+// scriptUses says what the script or the command of a container does with its variables.
+func (k *k8s) scriptUses(n *node) map[string]use {
+	out := make(map[string]use)
+	for _, text := range k.scripts(n) {
+		for _, u := range readScript(text, nil).uses {
+			if old, ok := out[u.name]; (u.slot || u.use.known()) && (!ok || !old.known()) {
+				out[u.name] = u.use
+			}
+		}
+	}
+	return out
+}
+
+// scripts gives the script, and the arguments of a shell.
+func (k *k8s) scripts(n *node) []string {
+	r := k.r
+	var out []string
+	for _, key := range []string{"script", "source"} {
+		if s := r.str(r.get(n, key)); s != "" {
+			out = append(out, s)
+		}
+	}
+	words := append(r.strs(r.get(n, "command")), r.strs(r.get(n, "args"))...)
+	for i, w := range words {
+		if (w == "-c" || w == "-ce" || w == "-ec" || w == "-exc" || w == "-cx" || w == "-xc") && i+1 < len(words) {
+			return append(out, words[i+1])
+		}
+	}
+	if len(words) > 0 {
+		out = append(out, strings.Join(words, " "))
+	}
+	return out
+}
+
+// actors records commands that act on the cluster as the service account.
+func (k *k8s) actors(n *node, at place) {
+	for _, text := range k.scripts(n) {
+		for _, a := range readScript(text, nil).actors {
+			switch a.family {
+			case "k8s":
+				k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: Resource{"k8s/cluster", "this cluster"}}, a.via)
+			case "aws", "gcp", "azure":
+				if !k.hasKeys(a.family, at.job) {
+					k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: a.res}, a.via)
+				}
+			}
+		}
+	}
+}
+
+// hasKeys reports whether a job has a credential already that a command of a cloud will take.
+func (k *k8s) hasKeys(family, job string) bool {
+	for i := range k.r.paths {
+		p := &k.r.paths[i]
+		if p.Job == job && (p.Credential.Kind == StaticSecret || p.Credential.Kind == Federated) && (strings.HasPrefix(p.Resource.Kind, "cloud/"+family) || p.Resource.Kind == unknown || strings.HasPrefix(p.ExposedVia, "volume")) {
+			return true
+		}
+	}
+	return false
+}

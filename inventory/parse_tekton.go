@@ -1,0 +1,344 @@
+package inventory
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Tekton, with the annotations of Pipelines as Code. Tasks, pipelines, their
+// runs and the templates of triggers; a task that is referred to elsewhere is unresolved.
+
+// tkFile is one manifest while it is read.
+type tkFile struct {
+	r      *reader
+	params map[string]string // defaults and values of parameters
+	reach  Reach
+	tasks  map[string]*node // tasks of the same file, by name
+	runner Runner
+}
+
+func readTekton(r *reader, docs []*node) {
+	tasks := make(map[string]*node)
+	for _, d := range docs {
+		if k := r.str(r.get(d, "kind")); k == "Task" || k == "ClusterTask" {
+			tasks[r.str(r.at(d, "metadata", "name"))] = d
+		}
+	}
+	for _, d := range docs {
+		tkDocument(r, d, tasks)
+	}
+}
+
+// tkDocument reads one manifest by its kind.
+func tkDocument(r *reader, d *node, tasks map[string]*node) {
+	if !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "tekton.dev/") && !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "triggers.tekton.dev/") {
+		return
+	}
+	f := &tkFile{r: r, params: make(map[string]string), tasks: tasks, runner: Runner{Kind: RunnerSelfHosted}}
+	f.reach = tkReach(r, r.at(d, "metadata", "annotations"))
+	name := f.nameOf(d)
+	spec := r.get(d, "spec")
+	switch r.str(r.get(d, "kind")) {
+	case "Task", "ClusterTask":
+		f.task(spec, name, f.volumesOf(nil))
+	case "StepAction":
+		f.bind(r.get(spec, "params"))
+		k := f.pod(name, nil)
+		k.container(spec, name)
+	case "TaskRun":
+		f.run(spec, name)
+		if ts := r.get(spec, "taskSpec"); ts != nil {
+			f.task(ts, name, nil)
+		}
+		f.taskRef(r.get(spec, "taskRef"), name)
+		f.runWorkspaces(r.get(spec, "workspaces"), nil, name)
+	case "Pipeline":
+		f.pipeline(spec, nil, name)
+	case "PipelineRun":
+		f.run(spec, name)
+		if ps := r.get(spec, "pipelineSpec"); ps != nil {
+			f.pipeline(ps, r.get(spec, "workspaces"), name)
+		} else {
+			f.runWorkspaces(r.get(spec, "workspaces"), nil, name)
+			if ref := r.get(spec, "pipelineRef"); ref != nil {
+				r.open(f.at(name, ""), ref.Line, "pipeline", tkRefName(r, ref), "the pipeline is defined in another manifest")
+			}
+		}
+	case "TriggerTemplate":
+		for t := range r.items(r.get(spec, "resourcetemplates")) {
+			tkDocument(r, t, tasks)
+		}
+	}
+}
+
+// nameOf gives the name of a manifest, generated ones without their dash.
+func (f *tkFile) nameOf(d *node) string {
+	r := f.r
+	return firstOf(r.str(r.at(d, "metadata", "name")), strings.TrimSuffix(r.str(r.at(d, "metadata", "generateName")), "-"), strings.ToLower(r.str(r.get(d, "kind"))))
+}
+
+var tkPullRequest = regexp.MustCompile(`pull_request|merge_request|on-comment|pull-request`)
+
+// tkReach reads the annotations of Pipelines as Code: pushes need write access,
+// pull requests are subject to the policy of the installation.
+func tkReach(r *reader, ann *node) Reach {
+	event := r.str(r.get(ann, "pipelinesascode.tekton.dev/on-event"))
+	cel := r.str(r.get(ann, "pipelinesascode.tekton.dev/on-cel-expression"))
+	if event == "" && cel == "" {
+		return Reach{Trust: TrustUnknown}
+	}
+	out := Reach{Trust: TrustUnknown}
+	for _, e := range []string{"pull_request", "push", "incoming"} {
+		if strings.Contains(event, e) || strings.Contains(cel, `"`+e+`"`) || strings.Contains(cel, "'"+e+"'") {
+			out.Events = append(out.Events, e)
+		}
+	}
+	if !tkPullRequest.MatchString(event+cel) && len(out.Events) > 0 {
+		out.Trust = Protected
+	}
+	return out
+}
+
+func (f *tkFile) at(job, step string) place {
+	return place{job: job, step: step, reach: f.reach, runner: f.runner}
+}
+
+// bind takes the defaults of declared parameters.
+func (f *tkFile) bind(params *node) {
+	for p := range f.r.items(params) {
+		name := f.r.str(f.r.get(p, "name"))
+		if d := f.r.get(p, "default"); d != nil {
+			f.params[name] = f.r.str(d)
+		} else if v := f.r.get(p, "value"); v != nil {
+			f.params[name] = f.r.str(v)
+		}
+	}
+}
+
+var tkHole = regexp.MustCompile(`\$\((?:inputs\.)?(?:params|tt\.params|context)\.([A-Za-z0-9_.-]+)\)|\$\((?:inputs\.)?params\[["']([^"']+)["']\]\)`)
+
+// text puts known parameters into a name.
+func (f *tkFile) text(s string) string {
+	for range 3 {
+		if !strings.Contains(s, "$(") {
+			return s
+		}
+		s = tkHole.ReplaceAllStringFunc(s, func(m string) string {
+			g := tkHole.FindStringSubmatch(m)
+			if v := f.params[firstOf(g[1], g[2])]; v != "" {
+				return v
+			}
+			return m
+		})
+	}
+	return s
+}
+
+// pod gives the reader for the containers of a task.
+func (f *tkFile) pod(job string, volumes *node) *k8s {
+	k := &k8s{r: f.r, text: f.text, at: func(step string) place { return f.at(job, step) }}
+	k.readVolumes(volumes)
+	return k
+}
+
+func (f *tkFile) volumesOf(n *node) *node { return n }
+
+// run reads what a run sets for all: its parameters, its service account and the secrets of its pods.
+func (f *tkFile) run(spec *node, job string) {
+	r := f.r
+	f.bind(r.get(spec, "params"))
+	for _, n := range []*node{r.get(spec, "serviceAccountName"), r.at(spec, "taskRunTemplate", "serviceAccountName")} {
+		if name := r.str(n); name != "" {
+			r.ambient(f.at(job, ""), n.Line, f.text(name), use{res: Resource{"k8s/cluster", "service account"}}, "serviceAccountName")
+		}
+	}
+	for _, key := range []string{"taskRunSpecs", "taskRunSpec"} {
+		for t := range r.items(r.get(spec, key)) {
+			for _, sa := range []string{"serviceAccountName", "taskServiceAccountName"} {
+				if n := r.get(t, sa); n != nil {
+					r.ambient(f.at(firstOf(r.str(r.get(t, "pipelineTaskName")), job), ""), n.Line, f.text(r.str(n)), use{res: Resource{"k8s/cluster", "service account"}}, "serviceAccountName")
+				}
+			}
+		}
+	}
+	for _, pod := range []*node{r.get(spec, "podTemplate"), r.at(spec, "taskRunTemplate", "podTemplate")} {
+		for s := range r.items(r.get(pod, "imagePullSecrets")) {
+			k := f.pod(job, nil)
+			k.secret(f.at(job, ""), s.Line, r.str(r.get(s, "name")), secretUse("registry/container", ""), "imagePullSecrets")
+		}
+	}
+}
+
+// pipeline reads the tasks of a pipeline; workspaces are those of its run.
+func (f *tkFile) pipeline(spec, workspaces *node, name string) {
+	r := f.r
+	f.bindDefaults(r.get(spec, "params"))
+	f.secretParams(r.get(spec, "params"), name, "default")
+	used := make(map[string][]string)
+	for _, key := range []string{"tasks", "finally"} {
+		for t := range r.items(r.get(spec, key)) {
+			job := r.str(r.get(t, "name"))
+			for w := range r.items(r.get(t, "workspaces")) {
+				ws := firstOf(r.str(r.get(w, "workspace")), r.str(r.get(w, "name")))
+				used[ws] = append(used[ws], job)
+			}
+			f.secretParams(r.get(t, "params"), job, "value")
+			if ts := r.get(t, "taskSpec"); ts != nil {
+				inner := &tkFile{r: r, params: cloneMap(f.params), reach: f.reach, tasks: f.tasks, runner: f.runner}
+				inner.bind(r.get(t, "params"))
+				inner.task(ts, job, nil)
+			}
+			f.taskRef(r.get(t, "taskRef"), job)
+		}
+	}
+	f.runWorkspaces(workspaces, used, name)
+}
+
+func cloneMap(m map[string]string) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
+}
+
+// bindDefaults takes defaults that a run did not set.
+func (f *tkFile) bindDefaults(params *node) {
+	for p := range f.r.items(params) {
+		name := f.r.str(f.r.get(p, "name"))
+		if _, set := f.params[name]; !set {
+			if d := f.r.str(f.r.get(p, "default")); d != "" {
+				f.params[name] = d
+			}
+		}
+	}
+}
+
+// taskRef records a task that is defined elsewhere, unless this file has it.
+func (f *tkFile) taskRef(ref *node, job string) {
+	if ref == nil {
+		return
+	}
+	name := tkRefName(f.r, ref)
+	if f.tasks[name] != nil {
+		return
+	}
+	f.r.open(f.at(job, ""), ref.Line, "task", name, "the task is defined in another manifest, bundle or repository")
+}
+
+// tkRefName gives the name in a taskRef or a pipelineRef, also of a resolver.
+func tkRefName(r *reader, ref *node) string {
+	name := firstOf(r.str(r.get(ref, "name")), r.str(r.get(ref, "bundle")))
+	if name != "" {
+		return name
+	}
+	parts := []string{r.str(r.get(ref, "resolver"))}
+	for p := range r.items(r.get(ref, "params")) {
+		switch r.str(r.get(p, "name")) {
+		case "name", "bundle", "url", "pathInRepo":
+			parts = append(parts, r.str(r.get(p, "value")))
+		}
+	}
+	return strings.TrimSpace(strings.Join(parts, " "))
+}
+
+// runWorkspaces records secrets that a run hands to tasks as workspaces.
+func (f *tkFile) runWorkspaces(n *node, used map[string][]string, name string) {
+	r := f.r
+	k := f.pod(name, nil)
+	for w := range r.items(n) {
+		s := r.at(w, "secret", "secretName")
+		if s == nil {
+			continue
+		}
+		ws := r.str(r.get(w, "name"))
+		u := workspaceUse(ws)
+		jobs := used[ws]
+		if len(jobs) == 0 {
+			jobs = []string{name}
+		}
+		slices.Sort(jobs)
+		for _, job := range slices.Compact(jobs) {
+			k.secret(f.at(job, ""), s.Line, r.str(s), u, "workspace: "+ws)
+		}
+	}
+}
+
+// workspaceUse tells from the name of a workspace what its secret is for, as the tasks of the catalog name them.
+func workspaceUse(name string) use {
+	low := strings.ToLower(name)
+	switch {
+	case strings.Contains(low, "docker"), strings.Contains(low, "registry"):
+		return secretUse("registry/container", "")
+	case strings.Contains(low, "ssh"):
+		return secretUse("ssh/host-or-git", "")
+	case strings.Contains(low, "git"), strings.Contains(low, "basic-auth"):
+		return secretUse("vcs/git", "")
+	case strings.Contains(low, "kube"):
+		return secretUse("k8s/cluster", "")
+	}
+	return envUse(strings.ReplaceAll(name, "-", "_"))
+}
+
+// tkSecretParam matches parameters that hold the name of a secret.
+var tkSecretParam = regexp.MustCompile(`(?i)(secret[-_]?name|[-_]secret$|^secret$|credentials?$|_SECRET_NAME$|secret-ref)`)
+
+// secretParams records parameters whose value or default names a secret.
+func (f *tkFile) secretParams(params *node, job, key string) {
+	r := f.r
+	k := f.pod(job, nil)
+	for p := range r.items(params) {
+		name := r.str(r.get(p, "name"))
+		v := r.get(p, key)
+		text := r.str(v)
+		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(params") || strings.ContainsAny(text, " /\n") || strings.Contains(strings.ToLower(name), "key") {
+			continue
+		}
+		k.secret(f.at(job, ""), v.Line, text, use{res: envUse(strings.ReplaceAll(name, "-", "_")).res}, "param: "+name)
+	}
+}
+
+// task reads the steps of a task.
+func (f *tkFile) task(spec *node, job string, _ *node) {
+	r := f.r
+	f.bindDefaults(r.get(spec, "params"))
+	f.bindDefaults(r.at(spec, "inputs", "params"))
+	k := f.pod(job, r.get(spec, "volumes"))
+	template := r.get(spec, "stepTemplate")
+	n := 0
+	for _, key := range []string{"steps", "sidecars"} {
+		for s := range r.items(r.get(spec, key)) {
+			n++
+			name := firstOf(r.str(r.get(s, "name")), r.str(r.at(s, "ref", "name")))
+			k.container(s, name)
+			if ref := r.get(s, "ref"); ref != nil {
+				r.open(f.at(job, name), ref.Line, "step action", tkRefName(r, ref), "the step is defined in another manifest")
+			}
+		}
+	}
+	if template != nil && n > 0 {
+		k.container(template, "")
+	}
+	k.unmounted()
+	before := len(r.paths)
+	f.unusedParams(spec, job, k)
+	_ = before
+}
+
+// unusedParams records parameters of a task that name a secret by default, when no reference in it used that name.
+func (f *tkFile) unusedParams(spec *node, job string, _ *k8s) {
+	r := f.r
+	known := make(map[string]bool)
+	for i := range r.paths {
+		if r.paths[i].Job == job {
+			known[r.paths[i].Credential.Name] = true
+		}
+	}
+	for p := range r.items(r.get(spec, "params")) {
+		if d := r.str(r.get(p, "default")); known[f.text(d)] || known[d] {
+			return
+		}
+	}
+	f.secretParams(r.get(spec, "params"), job, "default")
+}
