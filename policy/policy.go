@@ -17,7 +17,7 @@
 // to call no function that reaches out or gives different answers to the same
 // question; to pass the lints, its own tests, and the canaries, inputs that
 // nobody may ever allow. If it doesn't, the revision before it stays, and
-// Status, the log and readiness say so. A request holds one [Policy], which is
+// Status, the log and the metrics say so. A request holds one [Policy], which is
 // one package of one revision, from its first step to its last.
 //
 // A fact that could not be found out is absent, and absence never allows: where
