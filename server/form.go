@@ -118,14 +118,16 @@ func readValues(r *http.Request) (url.Values, error) {
 	return values, nil
 }
 
-// readBody reads a bounded body, in one piece where its length is announced.
+// readBody reads a bounded body, in one piece where its length is announced
+// (net/http gives no more than that).
 func readBody(r *http.Request) (string, error) {
-	var b strings.Builder
-	if n := r.ContentLength; n > 0 && n <= maxFormBytes {
-		b.Grow(int(n))
+	if n := r.ContentLength; n >= 0 && n <= maxFormBytes {
+		body := make([]byte, n)
+		_, err := io.ReadFull(r.Body, body)
+		return string(body), err
 	}
-	_, err := io.Copy(&b, http.MaxBytesReader(nil, r.Body, maxFormBytes))
-	return b.String(), err
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxFormBytes))
+	return string(body), err
 }
 
 // checkTokens holds RFC 8693 section 2.1: which tokens must and mustn't be there.
