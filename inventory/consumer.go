@@ -109,6 +109,10 @@ func natureOf(name string) Nature {
 		return NatureIdentifier
 	case last == "ID" && (prev == "SECRET" || prev == "ROLE" && slices.Contains(tok, "VAULT")):
 		return NatureCredential // the two halves of a Vault AppRole
+	case last == "IDENTITY" && slices.Contains(tok, "SSH"):
+		return NatureCredential
+	case slices.Contains(tok, "PUB") && slices.Contains(tok, "SSH"):
+		return NatureIdentifier
 	case last == "KEY" && prev == "PUBLIC", last == "KEYS" && prev == "PUBLIC", last == "PUB", last == "HOSTS":
 		return NatureIdentifier
 	case last == "URL" || last == "URI" || last == "DSN":
@@ -135,7 +139,9 @@ func natureOf(name string) Nature {
 			return NatureCredential
 		}
 	}
-	if slices.ContainsFunc(tok, func(t string) bool { return t == "ACCOUNT" || t == "ARN" || t == "BUCKET" || t == "USERNAME" || t == "REGION" }) {
+	if slices.ContainsFunc(tok, func(t string) bool {
+		return t == "ACCOUNT" || t == "ARN" || t == "BUCKET" || t == "USERNAME" || t == "REGION"
+	}) {
 		return NatureIdentifier
 	}
 	switch last {

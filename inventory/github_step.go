@@ -240,8 +240,13 @@ func (j *ghJob) refs(s *ghStep, n *node, via string, u use, bare bool) {
 		return
 	}
 	j.w.r.scalars(n, func(_ string, leaf *node) {
-		for _, ref := range j.w.refsIn(leaf.Value, bare, j.matrix) {
-			j.ref(s, ref, j.w.r.lineOf(leaf, ref.offset, ref.name), via, u)
+		refs := j.w.refsIn(leaf.Value, bare, j.matrix)
+		for _, ref := range refs {
+			x := u
+			if n := natureOf(ref.name); n != "" && (len(refs) > 1 || !strings.HasPrefix(strings.TrimSpace(leaf.Value), "${{") || !strings.HasSuffix(strings.TrimSpace(leaf.Value), "}}")) {
+				x.nature = n // a part of the value: its own name says more than the place of the whole
+			}
+			j.ref(s, ref, j.w.r.lineOf(leaf, ref.offset, ref.name), via, x)
 		}
 	})
 }

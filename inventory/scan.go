@@ -69,11 +69,22 @@ func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
 		inv.Unresolved = append(inv.Unresolved, r.unresolved...)
 		inv.Findings = append(inv.Findings, r.findings...)
 	}
-	for i := range inv.Paths {
-		inv.Paths[i].ID = inv.Paths[i].id()
-	}
 	inv.sortDocument()
+	inv.number()
 	return inv, nil
+}
+
+// number gives the paths their ids. Two encrypted values without a name are
+// alike in all that an id is made of; the later one says which it is.
+func (inv *Inventory) number() {
+	seen := make(map[string]int, len(inv.Paths))
+	for i := range inv.Paths {
+		p := &inv.Paths[i]
+		p.ID = p.id()
+		if seen[p.ID]++; seen[p.ID] > 1 {
+			p.ID += fmt.Sprintf("-%d", seen[p.ID])
+		}
+	}
 }
 
 // tree is what is scanned: a directory, its files, and a small cache of files that others refer to.
