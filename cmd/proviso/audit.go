@@ -9,13 +9,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/audit"
+	"github.com/proviso-ci/proviso/internal/document"
 	"github.com/proviso-ci/proviso/store"
 )
 
@@ -23,6 +26,8 @@ func newAuditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Verify, search and export the record of decisions",
+		Args:  noSuchCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newAuditVerifyCommand(), newAuditSearchCommand(), newAuditExportCommand(), newAuditKeyCommand())
 	return cmd
@@ -51,11 +56,30 @@ exit code is 0 when everything verifies, 1 when something doesn't.`,
 			if logAt == "" && len(receipts) == 0 {
 				return errors.New("there is nothing to verify: give --receipt FILE or --log DIR")
 			}
+			if _, err := note.NewVerifier(strings.TrimSpace(key)); err != nil {
+				return fmt.Errorf("--key is no log's public key, as proviso audit key prints it: %w", err)
+			}
+			if err := isOutput(output); err != nil {
+				return err
+			}
 			known, err := readKnown(receipts, checkpoints)
 			if err != nil {
 				return err
 			}
-			return verifyAll(cmd.Context(), cmd.OutOrStdout(), logAt, key, known, output == "json")
+			v, err := prove(cmd.Context(), logAt, strings.TrimSpace(key), known)
+			switch {
+			case err != nil && v.Finding == nil:
+				return err
+			case output == "json":
+				if jsonErr := json.NewEncoder(cmd.OutOrStdout()).Encode(v); jsonErr != nil || err != nil {
+					return &exitError{exitRefused, jsonErr}
+				}
+			case err != nil:
+				return refused(err)
+			default:
+				v.print(cmd.OutOrStdout())
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&key, "key", os.Getenv("PROVISO_LOG_KEY"), "the log's public key (or PROVISO_LOG_KEY)")
@@ -113,42 +137,96 @@ func readBounded(name string) ([]byte, error) {
 	return data, err
 }
 
-func verifyAll(ctx context.Context, out io.Writer, logAt, key string, known audit.Known, asJSON bool) error {
-	var proved []audit.Summary
+// verdict is what a verification came to, as programs read it.
+type verdict struct {
+	Receipts []provedEntry `json:"receipts,omitempty"`
+	Log      *provedLog    `json:"log,omitempty"`
+	Finding  *finding      `json:"finding,omitempty"`
+
+	summaries []audit.Summary
+}
+
+// provedEntry is an entry that a receipt proves.
+type provedEntry struct {
+	Index    int64          `json:"index"`
+	Decision string         `json:"decision"`
+	Result   string         `json:"result"`
+	Entry    document.Value `json:"entry"`
+}
+
+// provedLog is a log that is what its key signed.
+type provedLog struct {
+	Origin  string    `json:"origin"`
+	Size    int64     `json:"size"`
+	Root    string    `json:"root"`
+	Allowed int64     `json:"allowed"`
+	Refused int64     `json:"refused"`
+	Noted   int64     `json:"noted"`
+	First   time.Time `json:"first,omitzero"`
+	Last    time.Time `json:"last,omitzero"`
+	// Known counts what was kept from before that the log agrees with.
+	Known int `json:"known"`
+}
+
+// finding is what is wrong, and from which entry to which.
+type finding struct {
+	Code    proviso.Code `json:"code"`
+	First   int64        `json:"first"` // -1: about no entry in particular
+	Last    int64        `json:"last"`
+	Message string       `json:"message"`
+}
+
+// prove verifies what it was given. The error is an *audit.Finding where
+// something is wrong, and is in the verdict too.
+func prove(ctx context.Context, logAt, key string, known audit.Known) (v verdict, err error) {
+	defer func() {
+		if f := new(audit.Finding); errors.As(err, &f) {
+			v = verdict{Finding: &finding{f.Code, f.Index, f.Last, f.Text}}
+		}
+	}()
 	for _, r := range known.Receipts {
 		s, err := audit.VerifyReceipt(r, key)
 		if err != nil {
-			return refused(err)
+			return v, err
 		}
-		proved = append(proved, s)
+		v.summaries = append(v.summaries, s)
+		v.Receipts = append(v.Receipts, provedEntry{s.Index, s.Decision, s.Result, s.Document})
 	}
-	var report *audit.Report
-	if logAt != "" {
-		source, done, err := openLog(ctx, logAt)
-		if err != nil {
-			return err
-		}
-		r, err := audit.VerifyLog(ctx, source, key, known)
-		if err = errors.Join(err, done()); err != nil {
-			return refused(err)
-		}
-		report = &r
+	if logAt == "" {
+		return v, nil
 	}
-	if asJSON {
-		return json.NewEncoder(out).Encode(map[string]any{"receipts": proved, "log": report})
+	source, done, err := openLog(ctx, logAt)
+	if err != nil {
+		return v, err
 	}
-	for _, s := range proved {
+	r, err := audit.VerifyLog(ctx, source, key, known)
+	if err = errors.Join(err, done()); err != nil {
+		return v, err
+	}
+	v.Log = &provedLog{r.Origin, r.Size, r.Root, r.Allowed, r.Refused, r.Noted, r.First, r.Last, r.Known}
+	return v, nil
+}
+
+func (v verdict) print(out io.Writer) {
+	for _, s := range v.summaries {
 		fmt.Fprintf(out, "proved: decision %s is entry %d of the log: %s\n", s.Decision, s.Index, describe(s))
 	}
-	if report != nil {
-		fmt.Fprintf(out, "proved: the log %s of %d entries (%d allowed, %d refused, %d noted) from %s to %s is what its key signed",
-			report.Origin, report.Size, report.Allowed, report.Refused, report.Noted, day(report.First), day(report.Last))
-		if report.Known > 0 {
-			fmt.Fprintf(out, ", and agrees with the %d receipts and checkpoints from before", report.Known)
-		}
-		fmt.Fprintln(out)
+	if v.Log == nil {
+		return
 	}
-	return nil
+	fmt.Fprintf(out, "proved: the log %s of %s (%d allowed, %d refused, %d noted) from %s to %s is what its key signed",
+		v.Log.Origin, entries(v.Log.Size), v.Log.Allowed, v.Log.Refused, v.Log.Noted, day(v.Log.First), day(v.Log.Last))
+	if v.Log.Known > 0 {
+		fmt.Fprintf(out, ", and agrees with all receipts and checkpoints from before (%d)", v.Log.Known)
+	}
+	fmt.Fprintln(out)
+}
+
+func entries(n int64) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
 }
 
 // openLog finds out what kind of log a place is.
@@ -157,16 +235,36 @@ func openLog(ctx context.Context, at string) (audit.Source, func() error, error)
 		return audit.HTTPSource(strings.TrimSuffix(at, "/"), &http.Client{Timeout: time.Minute}), func() error { return nil }, nil
 	}
 	if _, err := os.Stat(filepath.Join(at, audit.VKeyFile)); err == nil {
-		db, err := store.OpenReadOnly(at)
+		db, err := openStore(at)
 		if err != nil {
-			return audit.Source{}, nil, refused(err)
+			return audit.Source{}, nil, err
 		}
 		return audit.StoreSource(db), db.Close, nil
 	}
 	if _, err := os.Stat(at); err != nil {
-		return audit.Source{}, nil, err
+		return audit.Source{}, nil, fmt.Errorf("there is no log: %w", err)
 	}
 	return audit.DirSource(at), func() error { return nil }, nil
+}
+
+// openStore opens a store to read it. A place without one is misuse, a store
+// that can't be read is not.
+func openStore(dir string) (*store.DB, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("there is no store: %w", err)
+	}
+	db, err := store.OpenReadOnly(dir)
+	if err != nil {
+		return nil, refused(err)
+	}
+	return db, nil
+}
+
+func isOutput(s string) error {
+	if s != "text" && s != "json" {
+		return fmt.Errorf("--output %q: write text or json", s)
+	}
+	return nil
 }
 
 func day(t time.Time) string {
@@ -208,10 +306,16 @@ the whole entries. It reads the store of a broker that may be running.`,
 			if q.From, err = sinceTime(since); err != nil {
 				return err
 			}
+			if err := isOutput(output); err != nil {
+				return err
+			}
+			if !slices.Contains([]string{"", "allowed", "refused", "noted"}, q.Result) {
+				return fmt.Errorf("--result %q: write allowed, refused or noted", q.Result)
+			}
 			q.Code = proviso.Code(code)
-			db, err := store.OpenReadOnly(dir)
+			db, err := openStore(dir)
 			if err != nil {
-				return refused(err)
+				return err
 			}
 			defer db.Close()
 			for s, err := range audit.Search(cmd.Context(), db, q) {
@@ -260,18 +364,23 @@ func newAuditExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export --store DIR OUT",
 		Short: "Write the log as static files (C2SP tlog-tiles), for an auditor or a web server",
-		Args:  cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errors.New("name one directory to write the log into")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := store.OpenReadOnly(dir)
+			db, err := openStore(dir)
 			if err != nil {
-				return refused(err)
+				return err
 			}
 			defer db.Close()
 			n, err := audit.Export(cmd.Context(), db, args[0])
 			if err != nil {
 				return refused(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d entries in %s\n", n, args[0])
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s\n", entries(n), args[0])
 			return err
 		},
 	}

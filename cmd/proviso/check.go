@@ -246,8 +246,20 @@ func atMost(names []string, n int) string {
 	return strings.Join(names, ", ")
 }
 
+// noSuchCommand refuses what is no subcommand. Without it, help would be printed
+// and the exit code be 0.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unknown command %q for %q; %s --help lists them", args[0], cmd.CommandPath(), cmd.CommandPath())
+	}
+	return nil
+}
+
 func newConfigCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "config", Short: "Look at a configuration"}
+	parent := &cobra.Command{
+		Use: "config", Short: "Look at a configuration", Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	var file string
 	check := &cobra.Command{
 		Use:   "check",

@@ -69,7 +69,8 @@ func (w *world) writeJob(name string, job lab.Job) error {
 	for _, line := range append(env, "PROVISO_URL="+w.url) {
 		key, value, _ := strings.Cut(line, "=")
 		if key == "GITHUB_ACTIONS" {
-			continue // a terminal is no job's log: nothing there acts on ::add-mask::
+			// A terminal is no job's log: nothing there acts on ::add-mask::.
+			key, value = "PROVISO_CI", string(lab.GitHub)
 		}
 		fmt.Fprintf(&b, "export %s='%s'\n", key, value)
 	}

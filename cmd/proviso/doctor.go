@@ -241,7 +241,7 @@ func readiness(ctx context.Context, url string) (string, error) {
 
 // job looks at what a job depends on.
 func (d *doctor) job(ctx context.Context, brokerURL string) {
-	source, err := client.Find(client.Lookup{Audience: brokerURL})
+	source, err := client.Find(client.Lookup{Audience: brokerURL, Platform: os.Getenv("PROVISO_CI")})
 	if err != nil {
 		d.say("job token", err, "")
 	} else {
