@@ -60,11 +60,14 @@ type Broker struct {
 	rates  map[string]*rate.Limiter // by issuer; the map never changes
 	// strangers bounds how many refusals of unproved callers are recorded: the
 	// record is for accesses, and a stranger must not be able to fill its disk.
-	strangers  *rate.Limiter
+	strangers *rate.Limiter
+	// outsiders is the same for those whose token is a configured issuer's, and
+	// who are nevertheless no job of ours: each of their attempts has a name.
+	outsiders  *rate.Limiter
 	unrecorded atomic.Int64
 }
 
-// Refusals of callers that proved nothing are recorded up to this rate.
+// Refusals of callers that are no job of ours are recorded up to this rate.
 const (
 	strangersPerSecond = 50
 	strangersBurst     = 500
@@ -80,7 +83,8 @@ func New(parts Parts, grants map[string]*Grant, issuers []string) (*Broker, erro
 		parts.Now = time.Now
 	}
 	b := &Broker{Parts: parts, grants: grants, rates: map[string]*rate.Limiter{},
-		strangers: rate.NewLimiter(strangersPerSecond, strangersBurst)}
+		strangers: rate.NewLimiter(strangersPerSecond, strangersBurst),
+		outsiders: rate.NewLimiter(strangersPerSecond, strangersBurst)}
 	if parts.IssuerRate > 0 {
 		for _, name := range issuers {
 			b.rates[name] = rate.NewLimiter(rate.Limit(parts.IssuerRate), int(2*parts.IssuerRate)+1)

@@ -38,7 +38,12 @@ type Issued struct {
 // record is open before anything is believed, and is closed on every way out.
 func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err error) {
 	ctx, rec := b.open(ctx, req)
-	defer func() { err = b.close(ctx, rec, err) }()
+	defer func() {
+		if p := recover(); p != nil {
+			issued, err = nil, panicked(rec, p)
+		}
+		err = b.close(ctx, rec, err)
+	}()
 
 	// 1. Who asks. Nothing about grants is said to somebody who isn't a job.
 	ctx = rec.stage(ctx, proviso.StageJob)

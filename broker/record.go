@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/audit"
@@ -197,7 +200,7 @@ func (b *Broker) close(ctx context.Context, rec *record, err error) error {
 	if refusal.Code == proviso.CodeReplay && rec.at == proviso.StageRecord {
 		return answer // Commit has recorded it, in the place of the decision
 	}
-	if !rec.proved && !b.strangers.AllowN(b.Now(), 1) {
+	if limit := b.budget(rec); limit != nil && !limit.AllowN(b.Now(), 1) {
 		b.unrecorded.Add(1)
 		return answer
 	}
@@ -217,6 +220,29 @@ func (b *Broker) close(ctx context.Context, rec *record, err error) error {
 }
 
 const recordTimeout = 5 * time.Second
+
+// panicked makes a refusal of a panic: the caller gets an answer, the record an
+// entry, and the operator's log the place. Without it net/http would drop the
+// connection and the request would have left no trace.
+func panicked(rec *record, value any) error {
+	return proviso.Refuse(rec.at, proviso.CodeInternal,
+		"the broker failed inside this step; its operator finds the cause in the log under this decision id").
+		Because(fmt.Errorf("panic: %v\n%s", value, debug.Stack()))
+}
+
+// budget bounds what the record takes of a caller that isn't a job of ours. Who
+// has a good signature of a configured issuer (a fork's pull request, another
+// tenant of a shared one) has a budget apart from who has nothing, so that noise
+// can't hide an attempt.
+func (b *Broker) budget(rec *record) *rate.Limiter {
+	switch {
+	case rec.proved:
+		return nil
+	case rec.entry.TokenHash != "":
+		return b.outsiders
+	}
+	return b.strangers
+}
 
 func (r *record) grantName() string {
 	if r.grant == nil {

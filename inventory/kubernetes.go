@@ -182,6 +182,9 @@ func (k *k8s) actors(n *node, at place) {
 		for _, a := range readScript(text, nil).actors {
 			switch a.family {
 			case "k8s":
+				if a.res.Kind != "k8s/cluster" || strings.Contains(strings.ToLower(text), "kubeconfig") {
+					continue // another server, or another cluster's configuration
+				}
 				k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: Resource{"k8s/cluster", "this cluster"}}, a.via)
 			case "aws", "gcp", "azure":
 				if !k.hasKeys(a.family, at.job) {

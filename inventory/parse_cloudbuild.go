@@ -192,7 +192,7 @@ func (f *gbFile) step(n *node, i int) {
 		r.add(at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), "script")
 	}
 	for _, u := range facts.uses {
-		if strings.HasPrefix(u.name, "_") && looksSecret(u.name) && !f.subst[u.name] {
+		if strings.HasPrefix(u.name, "_") && looksSecret(u.name) && !f.subst[u.name] && !namesFetched(facts, u.name) {
 			r.static(at, r.scriptLine(script, u.line, u.name), u.name, u.use.or(envUse(u.name)), "substitution")
 		}
 	}
@@ -205,6 +205,16 @@ func (f *gbFile) step(n *node, i int) {
 		}
 		r.ambient(at, n.Line, f.account, use{res: res}, image)
 	}
+}
+
+// namesFetched reports whether a variable holds the name of a secret that is read, not its value.
+func namesFetched(f *facts, name string) bool {
+	for _, v := range f.fetched {
+		if strings.Contains(v.name, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // destination gives the image that kaniko pushes to.

@@ -380,6 +380,15 @@ func (x *explainer) pair(op string, a, b operand, loc *ast.Location) finding {
 		f.wanted = b.label + " (" + shownOf(b) + ")"
 	}
 	f.message = fmt.Sprintf("%s is %s, %s is %s: policy wants %s", a.label, shownOf(a), b.label, shownOf(b), w)
+	if a.path == "resource.tenant" || b.path == "resource.tenant" {
+		// Whose the resource is, is not for the job of another tenant.
+		own, foreign := a, b
+		if a.path == "resource.tenant" {
+			own, foreign = b, a
+		}
+		f.path, f.found, f.publicWanted = own.path, jsonText(own), foreign.label
+		f.public = fmt.Sprintf("%s is %s, %s is another: policy wants %s", own.label, shownOf(own), foreign.label, w)
+	}
 	return f
 }
 

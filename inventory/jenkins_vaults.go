@@ -1,0 +1,108 @@
+package inventory
+
+import (
+)
+
+func jkWithAWS(f *jkFile, c *gCall, ctx jkCtx) {
+	role := named(c, "role")
+	res := Resource{"cloud/aws", unknown}
+	if role.isStr {
+		res.Name = firstOf(append(f.ids(role), role.str)...)
+	}
+	if id := named(c, "credentials"); id.isStr || id.ident != "" {
+		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), "withAWS")
+	} else if role.isStr || role.ident != "" || named(c, "useNode").ident == "true" {
+		f.r.ambient(ctx.place(), c.line, firstOf(res.Name, "agent"), use{res: res}, "withAWS")
+	}
+	ctx.covered = true
+	f.block(c.body, ctx)
+}
+
+func jkWithVault(f *jkFile, c *gCall, ctx jkCtx) {
+	res := Resource{"secrets-manager/vault", unknown}
+	var id gValue
+	var walk func(v gValue, depth int)
+	walk = func(v gValue, depth int) {
+		if depth > 8 {
+			return
+		}
+		if url := mapValue(v, "vaultUrl"); url.isStr {
+			res.Name = url.str
+		}
+		if x := mapValue(v, "vaultCredentialId"); x.isStr || x.ident != "" {
+			id = x
+		}
+		if env := mapValue(v, "envVar"); env.isStr {
+			u := f.names[env.str].or(envUse(env.str))
+			f.r.add(ctx.place(), env.line, Credential{Kind: StaticSecret, Name: env.str, Nature: firstNature(natureOf(env.str), NatureCredential), Source: "vault"}, u, "withVault")
+		}
+		for _, a := range v.list {
+			walk(a.val, depth+1)
+		}
+	}
+	for _, a := range c.args {
+		if a.key == "vaultSecrets" || a.key == "configuration" || a.key == "" {
+			walk(gValue{list: []gArg{{"", a.val}}}, 0)
+		}
+	}
+	if id.isStr || id.ident != "" {
+		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), "withVault")
+	}
+	ctx.covered = true
+	f.block(c.body, ctx)
+}
+
+func jkWithSecrets(f *jkFile, c *gCall, ctx jkCtx) {
+	inner := f.usesIn(c.body)
+	var walk func(v gValue, depth int)
+	walk = func(v gValue, depth int) {
+		if env, ref := mapValue(v, "envVar"), mapValue(v, "secretRef"); env.isStr && ref.isStr {
+			u := inner[env.str].or(envUse(env.str))
+			f.r.add(ctx.place(), env.line, Credential{Kind: StaticSecret, Name: env.str, Nature: firstNature(natureOf(env.str), u.nature, NatureCredential), Source: "1password"}, u, "withSecrets: "+ref.str)
+		}
+		for _, a := range v.list {
+			if depth < 8 {
+				walk(a.val, depth+1)
+			}
+		}
+		if v.ident != "" && v.call == nil && depth == 1 {
+			f.open1Password(v, c, ctx)
+		}
+	}
+	for _, a := range c.args {
+		walk(gValue{list: []gArg{a}}, 0)
+	}
+	ctx.covered = true
+	f.block(c.body, ctx)
+}
+
+// open1Password follows secrets: NAME to the list that the file gives that name.
+func (f *jkFile) open1Password(v gValue, c *gCall, ctx jkCtx) {
+	for _, l := range f.lists(v.ident) {
+		for _, a := range l.list {
+			if env, ref := mapValue(a.val, "envVar"), mapValue(a.val, "secretRef"); env.isStr && ref.isStr {
+				u := f.names[env.str].or(envUse(env.str))
+				f.r.add(ctx.place(), env.line, Credential{Kind: StaticSecret, Name: env.str, Nature: firstNature(natureOf(env.str), u.nature, NatureCredential), Source: "1password"}, u, "withSecrets: "+ref.str)
+			}
+		}
+	}
+	_ = c
+}
+
+// lists gives the list values that a name is assigned in the file.
+func (f *jkFile) lists(name string) []gValue {
+	var out []gValue
+	var walk func([]*gCall, int)
+	walk = func(calls []*gCall, depth int) {
+		for _, c := range calls {
+			if c.name == "=" && c.assign == name {
+				out = append(out, c.args[0].val)
+			}
+			if depth < 20 {
+				walk(c.body, depth+1)
+			}
+		}
+	}
+	walk(parseGroovy(f.r.src.text), 0)
+	return out
+}
