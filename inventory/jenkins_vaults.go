@@ -1,7 +1,6 @@
 package inventory
 
-import (
-)
+import ()
 
 func jkWithAWS(f *jkFile, c *gCall, ctx jkCtx) {
 	role := named(c, "role")
