@@ -50,6 +50,17 @@ type Bundle struct {
 	// read again when it changes. A bundle that is malformed, or whose sequence
 	// is lower than the last one's, is refused loudly and the last good one stays.
 	File string `yaml:"file,omitempty" json:"file,omitempty"`
+	// Own says that the trust domain is the broker's own, of the section
+	// trust_domain: its keys are known without a file.
+	Own bool `yaml:"own,omitempty" json:"own,omitempty"`
+}
+
+// member is the name of the member that is set.
+func (b Bundle) member() string {
+	if b.Own {
+		return "own"
+	}
+	return "file"
 }
 
 // ResolvePaths makes relative file names relative to dir.
@@ -92,8 +103,11 @@ func Check(configs []Config) []Problem {
 			bad(".trust_domain", "%s is configured in runners[%d] too; give one entry several paths instead", cfg.TrustDomain, j)
 		}
 		domains[cfg.TrustDomain] = i
-		if cfg.Bundle.File == "" {
+		switch {
+		case cfg.Bundle.File == "" && !cfg.Bundle.Own:
 			bad(".bundle.file", "is missing: nothing can be verified without the trust domain's keys")
+		case cfg.Bundle.File != "" && cfg.Bundle.Own:
+			bad(".bundle.own", "is set beside another source: the keys of the broker's own trust domain come from nowhere else")
 		}
 		if cfg.Environment != "" && cfg.Environment != "self-hosted" && cfg.Environment != "hosted" {
 			bad(".environment", "is %q: self-hosted or hosted", cfg.Environment)

@@ -62,7 +62,8 @@ func (v *Verifier) verifyJWT(compact string, now time.Time) (attested, error) {
 		return attested{}, err
 	}
 	hash := token.SignedHash()
-	return attested{domain: d, id: id, kind: AttestationJWT, hash: hex.EncodeToString(hash[:]), expires: expires}, nil
+	issued, _, _ := jose.Time(token.Claims, "iat") // lifetime has judged it
+	return attested{domain: d, id: id, kind: AttestationJWT, hash: hex.EncodeToString(hash[:]), issued: issued, expires: expires}, nil
 }
 
 func refuse(code proviso.Code, public string, args ...any) *proviso.Refusal {

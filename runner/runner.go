@@ -65,6 +65,7 @@ type Runner struct {
 	attestation string
 	bound       bool
 	hash        string
+	issued      time.Time
 	expires     time.Time
 	doc         document.Value
 }
@@ -99,6 +100,10 @@ func (r Runner) Bound() bool { return r.bound }
 // leaf certificate's DER, or of the JWT-SVID's signed bytes (header and
 // payload, never the whole token: one signature has several spellings).
 func (r Runner) EvidenceHash() string { return r.hash }
+
+// Issued says when the evidence was made: an X.509-SVID's notBefore, a JWT-SVID's
+// iat; of two, the earlier. It is zero where the evidence doesn't say.
+func (r Runner) Issued() time.Time { return r.issued }
 
 // Expires says when the evidence ends; of two, the earlier.
 func (r Runner) Expires() time.Time { return r.expires }

@@ -22,6 +22,7 @@ type source struct {
 	domain spiffeid.TrustDomain
 	name   string // of the configuration entry
 	path   string
+	own    func() []byte // of the broker's own trust domain, instead of path
 	every  time.Duration
 	now    func() time.Time
 	log    *slog.Logger
@@ -52,7 +53,7 @@ func (s *source) bundle() *bundle {
 func (s *source) reload() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data, err := readFile(s.path, maxBundle)
+	data, err := s.read()
 	if err != nil {
 		s.raw = nil
 		return s.keep(err)
@@ -85,6 +86,13 @@ func (s *source) reload() error {
 	say("trust domain's bundle is in use", "runner", s.name, "trust_domain", s.domain.Name(),
 		"sequence", fresh.sequence, "x509_authorities", len(fresh.x509.X509Authorities()), "jwt_authorities", len(fresh.jwt))
 	return nil
+}
+
+func (s *source) read() ([]byte, error) {
+	if s.own != nil {
+		return s.own(), nil
+	}
+	return readFile(s.path, maxBundle)
 }
 
 func (s *source) keep(err error) error {

@@ -45,6 +45,9 @@ type Options struct {
 	Kinds []Kind
 	// BundleCheck is how often a bundle's file is looked at, at most. Default 2s.
 	BundleCheck time.Duration
+	// Own is the bundle of the broker's own trust domain as it is now, for the
+	// entry whose bundle is {own: true}.
+	Own func() []byte
 }
 
 // Verifier verifies the evidence of runners. It can be used by many goroutines.
@@ -72,6 +75,7 @@ type attested struct {
 	id      spiffeid.ID
 	kind    string
 	hash    string
+	issued  time.Time // as the evidence says it; zero where it doesn't
 	expires time.Time
 	key     crypto.PublicKey // whose possession was proved; nil for a bearer
 }
@@ -104,9 +108,16 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 		td := spiffeid.RequireTrustDomainFromString(cfg.TrustDomain) // checked by Check
 		d.source = &source{domain: td, name: cfg.Name, path: cfg.Bundle.File, every: opt.BundleCheck,
 			now: opt.Now, log: opt.Log, distinct: v.distinct}
+		if cfg.Bundle.Own {
+			if opt.Own == nil {
+				problems = append(problems, Problem{fmt.Sprintf("[%d].bundle.own", i), "is set, and this broker has no trust domain of its own; give it one in the section trust_domain"})
+				continue
+			}
+			d.source.own = opt.Own
+		}
 		d.source.next.Store(opt.Now().Add(opt.BundleCheck).UnixNano())
 		if err := d.source.reload(); err != nil {
-			problems = append(problems, Problem{fmt.Sprintf("[%d].bundle.file", i), err.Error()})
+			problems = append(problems, Problem{fmt.Sprintf("[%d].bundle.%s", i, cfg.Bundle.member()), err.Error()})
 			continue
 		}
 		v.domains[td] = d
@@ -188,6 +199,9 @@ func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (R
 			if a.expires.Before(strongest.expires) {
 				strongest.expires = a.expires
 			}
+			if a.issued.Before(strongest.issued) {
+				strongest.issued = a.issued
+			}
 		}
 		var err error
 		if r, err = strongest.runner(job); err != nil {
@@ -211,7 +225,7 @@ func (v *Verifier) domainOf(id spiffeid.ID) (*domain, error) {
 func (a attested) runner(job identity.Job) (Runner, error) {
 	cfg := a.domain.cfg
 	r := Runner{name: cfg.Name, region: cfg.Region, spiffeID: a.id.String(), trustDomain: a.id.TrustDomain().Name(),
-		attestation: a.kind, hash: a.hash, expires: a.expires}
+		attestation: a.kind, hash: a.hash, issued: a.issued, expires: a.expires}
 	var attributes []document.Field
 	bindValue := ""
 	for _, t := range a.domain.templates {
