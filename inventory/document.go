@@ -24,6 +24,10 @@ type Inventory struct {
 	Findings []Finding `json:"findings"`
 	// Unresolved is what is defined where this scan could not look.
 	Unresolved []Unresolved `json:"unresolved"`
+	// Suppressed are findings that a baseline or an ignore put aside.
+	Suppressed []Suppressed `json:"suppressed,omitempty"`
+	// Since is the comparison with an earlier inventory, when one was asked for.
+	Since *Diff `json:"since,omitempty"`
 }
 
 // CI is a CI system.

@@ -26,7 +26,7 @@ type Diff struct {
 type PathChange struct {
 	ID string `json:"id"`
 	// Was holds what changed, as it was: "trust", "events", "environment",
-	// "runner", "permission", "exposed_via", "nature", "source", "line" is no change.
+	// "runner", "permission", "exposed_via", "nature", "source". Another line is no change.
 	Was map[string]string `json:"was"`
 }
 
@@ -48,9 +48,9 @@ func Parse(name string, data []byte) (*Inventory, error) {
 	return &inv, nil
 }
 
-// Since compares with an earlier inventory. Findings that were set aside then
+// Compare compares with an earlier inventory. Findings that were set aside then
 // or are now count as they stand in the two documents.
-func (inv *Inventory) Since(old *Inventory) *Diff {
+func (inv *Inventory) Compare(old *Inventory) *Diff {
 	d := &Diff{NewPaths: []string{}, NewFindings: []string{}, GonePaths: []Path{}, GoneFindings: []Finding{}, ChangedPaths: []PathChange{}, ChangedFindings: []FindingChange{}}
 	was := make(map[string]*Path, len(old.Paths))
 	for i := range old.Paths {

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -34,6 +35,8 @@ func Merge(docs []*Inventory) *Inventory {
 		}
 		for _, f := range d.Findings {
 			f.File = in(f.File)
+			f.ID = stableID("finding", d.Root, f.ID) // two roots may have a file of the same name
+			f.Paths = slices.Clone(f.Paths)
 			for i, id := range f.Paths {
 				if n, ok := ids[id]; ok {
 					f.Paths[i] = n

@@ -56,7 +56,7 @@ func checkUnknownProtection(s *subject) {
 		}
 		s.report(found{
 			line: first.Line, job: first.Job, severity: severityOf(group...).shift(-1), about: "protection", paths: group,
-			message: fmt.Sprintf("Job %s deploys or publishes (%s) with %s; the file doesn't show who can make it run with %s.", first.Job, where, heldWords(group), verb(len(group), "it", "them")),
+			message: fmt.Sprintf("Job %s deploys or publishes (%s) with %s; the file doesn't show who can make it run with %s.", first.Job, where, heldWords(group), verb(len(namesOf(group)), "it", "them")),
 			fix:     protections[s.file.CI],
 		})
 	}

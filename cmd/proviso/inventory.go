@@ -19,6 +19,7 @@ type inventoryFlags struct {
 	all      bool
 	maxBytes int64
 	quiet    bool
+	findings findingFlags
 }
 
 // newInventoryCommand reads the pipelines of a tree and prints their access paths.
@@ -35,7 +36,11 @@ It executes nothing, opens nothing outside of the given directories, and prints
 no value of a secret. What it can't see it names: under "files" what could not
 be read, under "unresolved" what is defined elsewhere.
 
-Exit codes: 0 done, 2 misuse.`,
+Findings say what should be changed; docs/findings.md explains each rule. To
+start with an estate that has many: --write-baseline FILE once, then
+--baseline FILE --fail-on high in CI, so that only new ones stop a build.
+
+Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -48,6 +53,7 @@ Exit codes: 0 done, 2 misuse.`,
 	cmd.Flags().BoolVar(&f.all, "all", false, "print the whole tree, not only what fits a screen")
 	cmd.Flags().Int64Var(&f.maxBytes, "max-bytes", 0, "size of the largest file that is read (default 4 MiB)")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
+	f.findings.register(cmd)
 	return cmd
 }
 
@@ -57,6 +63,11 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 	case "text", "json":
 	default:
 		return fmt.Errorf("--output is %q; it can be text or json", f.output)
+	}
+	now := time.Now()
+	files, err := f.findings.read(roots, now)
+	if err != nil {
+		return err
 	}
 	var docs []*inventory.Inventory
 	for _, root := range roots {
@@ -68,9 +79,19 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 		if err != nil {
 			return err
 		}
+		if err := inventory.Check(cmd.Context(), inv, root, inventory.Options{MaxBytes: f.maxBytes}); err != nil {
+			return err
+		}
 		docs = append(docs, inv)
 	}
-	return printInventory(cmd.OutOrStdout(), inventory.Merge(docs), f)
+	inv := inventory.Merge(docs)
+	if err := f.findings.settle(cmd.ErrOrStderr(), inv, files, now); err != nil {
+		return err
+	}
+	if err := printInventory(cmd.OutOrStdout(), inv, f); err != nil {
+		return err
+	}
+	return f.findings.failure(inv, files)
 }
 
 // printInventory writes the document in the asked form.
@@ -86,7 +107,10 @@ func printInventory(w io.Writer, inv *inventory.Inventory, f inventoryFlags) err
 	if f.all {
 		opt.Lines = -1
 	}
-	return inv.WriteText(w, opt)
+	if err := inv.WriteText(w, opt); err != nil {
+		return err
+	}
+	return inv.WriteFindings(w, opt)
 }
 
 // progressOn says how far a scan is, at most five times a second, once it takes longer than one.

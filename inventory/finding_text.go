@@ -1,0 +1,122 @@
+package inventory
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// fewFindings is how many findings fit below a tree that fits a screen.
+const fewFindings = 6
+
+// WriteFindings prints findings for people, the worst first: what is wrong,
+// where, and what to write instead; then what was put aside, and what changed.
+func (inv *Inventory) WriteFindings(w io.Writer, opt TextOptions) error {
+	if opt.Width <= 0 {
+		opt.Width = 110
+	}
+	t := &textTree{out: bufio.NewWriter(w), opt: opt}
+	list := slices.Clone(inv.Findings)
+	slices.SortStableFunc(list, func(a, b Finding) int {
+		if inv.Since != nil && inv.Since.IsNew(&a) != inv.Since.IsNew(&b) {
+			return map[bool]int{true: -1, false: 1}[inv.Since.IsNew(&a)]
+		}
+		return b.Severity.rank() - a.Severity.rank()
+	})
+	show := len(list)
+	if opt.Lines >= 0 {
+		show = min(show, fewFindings)
+	}
+	for i := range list[:show] {
+		t.finding(&list[i], inv.Since != nil && inv.Since.IsNew(&list[i]))
+	}
+	if more := len(list) - show; more > 0 {
+		fmt.Fprintf(t.out, "\n… and %s (--all prints every one).\n", plural(more, "more finding"))
+	}
+	t.aside(inv.Suppressed)
+	if inv.Since != nil {
+		t.changes(inv.Since)
+	}
+	return t.out.Flush()
+}
+
+// finding prints one.
+func (t *textTree) finding(f *Finding, isNew bool) {
+	colour := map[Severity]string{SeverityCritical: "31;1", SeverityHigh: "31", SeverityMedium: "33"}[f.Severity]
+	word := string(f.Severity)
+	if isNew {
+		word += ", new"
+	}
+	head := t.paint(colour, word) + "  " + printable(f.Rule)
+	fmt.Fprintf(t.out, "\n%s  %s:%d\n", head, printable(f.File), f.Line)
+	for _, line := range wrap(printable(f.Message), t.opt.Width-4) {
+		fmt.Fprintf(t.out, "    %s\n", line)
+	}
+	for i, line := range wrap("Fix: "+printable(f.Fix), t.opt.Width-4) {
+		if f.Fix != "" || i > 0 {
+			fmt.Fprintf(t.out, "    %s\n", line)
+		}
+	}
+}
+
+// aside says what was put aside: nothing is hidden without a word.
+func (t *textTree) aside(list []Suppressed) {
+	if len(list) == 0 {
+		return
+	}
+	by := make(map[string]int)
+	for _, s := range list {
+		by[s.By]++
+	}
+	var parts []string
+	if n := by["baseline"]; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d by the baseline", n))
+	}
+	if n := by["ignore"]; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d by an ignore", n))
+	}
+	fmt.Fprintf(t.out, "\nPut aside: %s.\n", strings.Join(parts, ", "))
+}
+
+// changes sums up a comparison.
+func (t *textTree) changes(d *Diff) {
+	if d.Empty() {
+		fmt.Fprintln(t.out, "\nNothing changed since then.")
+		return
+	}
+	fmt.Fprintf(t.out, "\nSince then: %s new, %d gone, %d changed; %s new, %d gone, %d of another severity.\n",
+		plural(len(d.NewPaths), "access path"), len(d.GonePaths), len(d.ChangedPaths), plural(len(d.NewFindings), "finding"), len(d.GoneFindings), len(d.ChangedFindings))
+}
+
+// wrap breaks a sentence into lines of at most width columns.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}
+
+// CountAtLeast counts the findings that are at least as severe as asked; after
+// a comparison only those that are new or have become worse.
+func (inv *Inventory) CountAtLeast(s Severity) int {
+	n := 0
+	for i := range inv.Findings {
+		f := &inv.Findings[i]
+		if f.Severity.AtLeast(s) && (inv.Since == nil || inv.Since.IsNew(f)) {
+			n++
+		}
+	}
+	return n
+}
