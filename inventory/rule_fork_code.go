@@ -48,7 +48,7 @@ func checkForkCode(s *subject) {
 		sev, what := forkCodeSeverity(held, run != nil)
 		line, then := at.line, "; nothing is seen to run it, but any later step that builds or tests would"
 		if run != nil {
-			then = "; the step " + quoted(run.label, "a script") + " then runs something of it"
+			then = "; " + stepWords(run) + " then runs something of it"
 		}
 		s.report(found{
 			line: line, job: job.id, step: at.label, severity: sev, about: "checkout", paths: held,
@@ -149,4 +149,12 @@ func quoted(name, otherwise string) string {
 		return otherwise
 	}
 	return `"` + name + `"`
+}
+
+// stepWords names a step in a sentence.
+func stepWords(st *flowStep) string {
+	if st.label == "" {
+		return fmt.Sprintf("the step on line %d", st.line)
+	}
+	return "the step " + quoted(st.label, "")
 }

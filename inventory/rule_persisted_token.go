@@ -51,12 +51,12 @@ func (s *subject) persisted(job *flowJob, at *flowStep) {
 	}
 	if fork := s.forkCheckout(job); fork != nil && (given || writes(token.Permission)) && token.Reach.Trust != Protected && privileged(token.Reach.Events) {
 		if run := s.runsCode(job, fork); run != nil {
-			report(SeverityHigh, "the step "+quoted(run.label, "a script")+" runs code of a pull request")
+			report(SeverityHigh, stepWords(run)+" runs code of a pull request")
 			return
 		}
 	}
 	if up := uploadsAll(job); up != nil && !strings.HasSuffix(at.uses, "@v6") {
-		report(severityOf(token).within(SeverityLow, SeverityMedium), "the step "+quoted(up.label, "an upload")+" uploads the whole workspace, .git with it")
+		report(severityOf(token).within(SeverityLow, SeverityMedium), stepWords(up)+" uploads the whole workspace, .git with it")
 		return
 	}
 	if !strong {
@@ -64,7 +64,7 @@ func (s *subject) persisted(job *flowJob, at *flowStep) {
 	}
 	for _, st := range job.steps {
 		if st.run != nil && installs.MatchString(s.str(st.run)) {
-			report(SeverityLow, "the step "+quoted(st.label, "a script")+" runs scripts of packages")
+			report(SeverityLow, stepWords(st)+" runs scripts of packages")
 			return
 		}
 	}

@@ -27,7 +27,7 @@ func newInventoryCommand() *cobra.Command {
 	var f inventoryFlags
 	cmd := &cobra.Command{
 		Use:   "inventory [DIR|FILE ...]",
-		Short: "list every access path of a tree of pipelines",
+		Short: "List every access path of a tree of pipelines",
 		Long: `inventory reads the pipeline definitions below the given directories (the
 current one when none is given) and prints which job reaches which resource,
 with which credential, and who can make it run.
