@@ -92,6 +92,9 @@ func (r *record) endSpans(refusal *proviso.Refusal) {
 	}
 	r.whole.SetAttributes(attribute.String("proviso.grant", r.grantName()), attribute.String("proviso.issuer", r.entry.Issuer))
 	for _, span := range []trace.Span{r.span, r.whole} {
+		if span == nil {
+			continue // it went wrong before its first stage
+		}
 		if refusal != nil {
 			span.SetAttributes(attribute.String("proviso.code", string(refusal.Code)))
 			span.SetStatus(codes.Error, string(refusal.Code))

@@ -82,10 +82,11 @@ type Config struct {
 	// Within cuts the lifetime to what is left of other evidence: runner is the
 	// runner's SVID. A job without that evidence is refused.
 	Within []string `yaml:"within,omitempty"`
-	// URI and DNS are templates of the certificate's one subject alternative
-	// name: exactly one of the two must be set. x509 only. Example:
+	// URI is the template of the certificate's one subject alternative name: of
+	// URI and DNS exactly one must be set. x509 only. Example:
 	//   uri: spiffe://proviso.acme.example/job/{issuer}/{repository_id}
 	URI string `yaml:"uri,omitempty"`
+	// DNS is the template of that name as a DNS name. x509 only.
 	DNS string `yaml:"dns,omitempty"`
 	// CommonName is the template of the certificate's subject CN, for resources
 	// that look at nothing else. By default the subject is empty. x509 only.

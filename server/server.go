@@ -62,8 +62,10 @@ type Config struct {
 
 // TLS names a certificate chain and its key.
 type TLS struct {
+	// Cert is a PEM file with the chain, leaf first.
 	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
+	// Key is a PEM file with the leaf's private key.
+	Key string `yaml:"key"`
 }
 
 // Limits of the door. Zero fields mean the defaults.

@@ -26,7 +26,9 @@ import (
 	"time"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/audit"
 	"github.com/proviso-ci/proviso/lab"
+	"github.com/proviso-ci/proviso/store"
 )
 
 // site is a place where a broker runs: the files of an operator, and one CI
@@ -383,4 +385,16 @@ func (k *tickets) wait(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("after 30 s nobody has asked the ticket system")
 	}
+}
+
+// decisions lists the ids of all decisions in the record.
+func (s *site) decisions() (ids []string) {
+	s.t.Helper()
+	db := made(store.OpenReadOnly(filepath.Join(s.dir, "data")))(s.t)
+	defer db.Close()
+	for e, err := range audit.Search(s.t.Context(), db, audit.Query{}) {
+		noError(s.t, err)
+		ids = append(ids, e.Decision)
+	}
+	return ids
 }

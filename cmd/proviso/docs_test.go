@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/lab"
+)
+
+// page reads a page of the documentation, from the root of the repository.
+func readPage(t *testing.T, name string) string {
+	t.Helper()
+	return string(made(os.ReadFile(filepath.Join("../..", name)))(t))
+}
+
+// marked gives the rows of the table between a page's marks, cell by cell,
+// without the two lines of its head.
+func marked(t *testing.T, page, mark string) [][]string {
+	t.Helper()
+	_, rest, ok := strings.Cut(page, "<!-- "+mark+" -->\n")
+	text, _, closed := strings.Cut(rest, "<!-- end -->")
+	if !ok || !closed {
+		t.Fatalf("the page has no table marked %q", mark)
+	}
+	var rows [][]string
+	for _, line := range strings.Split(strings.TrimSpace(text), "\n")[2:] {
+		cells := strings.Split(strings.Trim(line, "|"), " | ")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+// block is a fenced part of a page: the words after the fence, and the text.
+type block struct{ info, text string }
+
+var fence = regexp.MustCompile("(?ms)^```([^\n]*)\n(.*?)^```$")
+
+func blocks(page string) (out []block) {
+	for _, m := range fence.FindAllStringSubmatch(page, -1) {
+		out = append(out, block{m[1], m[2]})
+	}
+	return out
+}
+
+// The pages that operators read by are held against a running broker: the
+// metrics that it serves, the files that it keeps, and the answers at its limits.
+func TestOperatorsPageIsTrue(t *testing.T) {
+	t.Parallel()
+	page := readPage(t, "docs/operate.md")
+	s := newSite(t, plan{grants: deployOnly + strings.NewReplacer("deploy: {", "eddsa: {", "kind: jwt", "kind: jwt, algorithm: EdDSA").Replace(deployOnly)})
+	s.serve()
+	if r := s.ask(exchangeForm(s.token(lab.Job{}), "deploy")); r.granted == nil {
+		t.Fatal(r)
+	}
+
+	t.Run("metrics", func(t *testing.T) {
+		var listed []string
+		for _, row := range marked(t, page, "metrics") {
+			listed = append(listed, strings.Trim(row[0], "`"))
+		}
+		_, text := s.get("/metrics")
+		var served []string
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE (proviso_\w+) `).FindAllStringSubmatch(text, -1) {
+			served = append(served, m[1])
+		}
+		slices.Sort(listed)
+		slices.Sort(served)
+		if diff := cmp.Diff(served, listed); diff != "" || len(served) < 10 {
+			t.Errorf("docs/operate.md does not list what /metrics serves (-served +listed):\n%s", diff)
+		}
+		for _, name := range regexp.MustCompile(`\bproviso_[a-z_]+`).FindAllString(page, -1) {
+			if !slices.Contains(served, name) {
+				t.Errorf("docs/operate.md names %s, which /metrics doesn't serve", name)
+			}
+		}
+	})
+
+	t.Run("files", func(t *testing.T) {
+		time := regexp.MustCompile(`[0-9]{8}T[0-9]{6}Z`)
+		kept := map[string]bool{}
+		root := filepath.Join(s.dir, "data")
+		noError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				name, _ := filepath.Rel(root, path)
+				kept[time.ReplaceAllString(name, "TIME")] = true
+			}
+			return err
+		}))
+		listed := map[string]bool{}
+		for _, row := range marked(t, page, "files of the store") {
+			listed[strings.Trim(row[0], "`")] = true
+		}
+		if diff := cmp.Diff(slices.Sorted(maps.Keys(kept)), slices.Sorted(maps.Keys(listed))); diff != "" {
+			t.Errorf("docs/operate.md does not list the files of the store (-kept +listed):\n%s", diff)
+		}
+	})
+
+	t.Run("limits", func(t *testing.T) {
+		text := ""
+		for _, row := range marked(t, page, "limits") {
+			text += strings.Join(row, " ") + "\n"
+		}
+		long := func(n int) string { return strings.Repeat("a", n) }
+		many := exchangeForm(s.token(lab.Job{}), "deploy")
+		for i := range 40 {
+			many.Set(fmt.Sprint("p", i), "x")
+		}
+		for _, c := range []struct {
+			bound string
+			reply reply
+			code  proviso.Code
+		}{
+			{"64 KiB 413", s.ask(exchangeForm(s.token(lab.Job{}), "deploy", "padding", long(64<<10))), proviso.CodeLimitsBodySize},
+			{"32 400", s.ask(many), proviso.CodeLimitsParams},
+			{"16 KiB 400", s.ask(exchangeForm(long(16<<10+1), "deploy")), proviso.CodeLimitsTokenSize},
+			{"16 KiB, 4 levels 400", s.ask(exchangeForm(s.token(lab.Job{}), "deploy", "authorization_details", `["`+long(16<<10)+`"]`)), proviso.CodeLimitsContextSize},
+			{"1024 bytes 400", s.ask(exchangeForm(s.token(lab.Job{}), "deploy", "authorization_details", `[{"type":"proviso_intent","purpose":"`+long(1025)+`"}]`)), proviso.CodeContextMalformed},
+			{"64 400", s.ask(exchangeForm(s.token(lab.Job{}), "deploy", "scope", strings.TrimSpace(strings.Repeat("a ", 65)))), proviso.CodeScopeNotAllowed},
+		} {
+			if line := fmt.Sprintf("%s `%s`", c.bound, c.code); c.reply.refused.Code != c.code || !strings.Contains(text, line) {
+				t.Errorf("the table has to say %q, and the broker says %s", line, c.reply)
+			}
+		}
+	})
+}
+
+// Every configuration that a page shows is one that the program takes, with
+// nothing in it that it would warn of beyond what the page says.
+func TestPagesShowConfigurationsThatWork(t *testing.T) {
+	seen := 0
+	for _, name := range []string{"README.md", "docs/operate.md"} {
+		for _, b := range blocks(readPage(t, name)) {
+			if !strings.HasPrefix(b.info, "yaml") {
+				continue
+			}
+			var err error
+			switch {
+			case strings.HasPrefix(b.text, "server:"):
+				_, _, err = parseConfig(name, []byte(b.text))
+			case strings.HasPrefix(b.text, "listen:"):
+				file := filepath.Join(t.TempDir(), "gate.yaml")
+				noError(t, os.WriteFile(file, []byte(b.text), 0o600))
+				_, err = readGateConfig(file)
+			default:
+				continue
+			}
+			seen++
+			if err != nil {
+				t.Errorf("%s shows a file that the program refuses: %v\n%s", name, err, b.text)
+			}
+		}
+	}
+	if seen < 2 {
+		t.Errorf("only %d files were found: this test looks at nothing", seen)
+	}
+}
