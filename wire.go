@@ -13,6 +13,7 @@
 package proviso
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 
 	"github.com/proviso-ci/proviso/internal/document"
@@ -28,6 +29,16 @@ const (
 	// TokenTypeX509 asks for a client certificate. RFC 8693 section 3 lets a
 	// deployment name its own; the certificate chain comes in proviso.credential.
 	TokenTypeX509 = "urn:proviso:params:oauth:token-type:x509"
+
+	// What an actor_token is when it is no JWT-SVID: the runner's evidence of
+	// another kind (docs/runners.md). A kind has its own type, because a JWT of
+	// Google's and one of a cluster's are believed for different reasons.
+	TokenTypeAWS        = "urn:proviso:params:oauth:token-type:aws-instance-identity"
+	TokenTypeGCP        = "urn:proviso:params:oauth:token-type:gcp-instance-identity"
+	TokenTypeAzure      = "urn:proviso:params:oauth:token-type:azure-attested-document"
+	TokenTypeKubernetes = "urn:proviso:params:oauth:token-type:kubernetes-service-account"
+	TokenTypeTPM        = "urn:proviso:params:oauth:token-type:tpm-quote"
+	TokenTypeEvidence   = "urn:proviso:params:oauth:token-type:attestation-result"
 
 	// IntentType is the authorization_details type that carries an Intent.
 	IntentType = "proviso_intent"
@@ -104,4 +115,20 @@ type TokenError struct {
 	Stage       Stage    `json:"stage,omitempty"`
 	Code        Code     `json:"code,omitempty"`
 	Reasons     []Reason `json:"reasons,omitempty"`
+}
+
+// EvidenceKinds gives, for each type of actor_token that is a runner's evidence
+// of another kind than SPIFFE's, the kind: the value of input.runner.attestation.
+var EvidenceKinds = map[string]string{
+	TokenTypeAWS: "aws", TokenTypeGCP: "gcp", TokenTypeAzure: "azure", TokenTypeKubernetes: "kubernetes",
+	TokenTypeTPM: "tpm", TokenTypeEvidence: "attestation",
+}
+
+// EvidenceNonce is what evidence is made over where its kind takes a nonce: the
+// broker's challenge, the broker itself, so that a malicious broker can't relay
+// another one's challenge, and the key that the request proves (its RFC 7638
+// thumbprint, "" without one), so that the evidence serves nobody else.
+func EvidenceNonce(broker, challenge, thumbprint string) [32]byte {
+	// A line each: no part can contain a line break.
+	return sha256.Sum256([]byte("proviso runner evidence 1\n" + broker + "\n" + challenge + "\n" + thumbprint + "\n"))
 }

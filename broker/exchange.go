@@ -67,6 +67,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 
 	// 2. Where it runs: the runner is a party of its own, bound to the job.
 	ctx = rec.stage(ctx, proviso.StageRunner)
+	req.Evidence.Key = holder.JKT
 	run, err := b.Runners.Verify(ctx, req.Evidence, job)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -24,6 +25,11 @@ type GrantConfig struct {
 	// optional or none. With none a runner's evidence is refused: whoever sends
 	// it expects it to count.
 	Runner string `yaml:"runner,omitempty"`
+	// Assurance is the least input.runner.assurance that counts as proof, 1 to 4;
+	// docs/runners.md says what each level withstands. Default 2, so that the CI
+	// platform's word about the machine is no proof unless a grant says 1. Only
+	// with runner: required.
+	Assurance int `yaml:"assurance,omitempty"`
 	// Credential is what the job gets.
 	Credential credential.Config `yaml:"credential"`
 	// MaxTTL bounds the credential's life: 1s to 24h, by default 15m.
@@ -35,7 +41,13 @@ const (
 	required = "required"
 	optional = "optional"
 	none     = "none"
+
+	defaultAssurance = 2
 )
+
+// CodeRunnerAssurance: the runner proved itself, and the grant wants stronger
+// evidence.
+const CodeRunnerAssurance proviso.Code = "runner_assurance" // 400 invalid_request
 
 // Grant is a checked GrantConfig under its name.
 type Grant struct {
@@ -44,7 +56,8 @@ type Grant struct {
 	Policy   string
 	Offer    *credential.Offer
 
-	runner string
+	runner    string
+	assurance int
 }
 
 // Problem is one thing that is wrong with a grant's configuration.
@@ -67,6 +80,12 @@ func (c GrantConfig) Validate(name string) []Problem {
 	}
 	if c.Runner != "" && c.Runner != required && c.Runner != optional && c.Runner != none {
 		add("runner", "is %q; write required, optional or none", c.Runner)
+	}
+	switch {
+	case c.Assurance < 0 || c.Assurance > 4:
+		add("assurance", "is %d; write a level from 1 to 4", c.Assurance)
+	case c.Assurance != 0 && c.Runner != "" && c.Runner != required:
+		add("assurance", "is the least proof of a runner that is required, and runner is %s; write runner: required, or compare input.runner.assurance in the policy", c.Runner)
 	}
 	for _, p := range c.Credential.Validate() {
 		add("credential."+p.Path, "%s", p.Message)
@@ -92,7 +111,8 @@ func NewGrant(name string, c GrantConfig, minter *credential.Minter) (*Grant, er
 	if c.Runner == "" {
 		c.Runner = required
 	}
-	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner}, nil
+	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner,
+		assurance: cmp.Or(c.Assurance, defaultAssurance)}, nil
 }
 
 func isName(s string) bool {
@@ -110,7 +130,10 @@ func (g *Grant) accepts(run runner.Runner) error {
 	case g.runner == required && run.IsZero():
 		return proviso.Refuse(proviso.StageRunner, proviso.CodeRunnerRequired,
 			"this grant is given only to a job whose runner proves itself, and no runner's evidence was sent: send its JWT-SVID as actor_token, or its X.509-SVID as TLS client certificate")
-	case g.runner == none && !run.IsZero():
+	case g.runner == required && run.Assurance() < g.assurance:
+		return proviso.Refuse(proviso.StageRunner, CodeRunnerAssurance,
+			"this grant wants a runner proved with assurance %d or more, and this one's evidence (%s) has %d: send stronger evidence", g.assurance, run.Attestation(), run.Assurance())
+	case g.runner == none && !run.IsZero() && run.Attestation() != runner.AttestationPlatform: // which nobody sent
 		return proviso.Refuse(proviso.StageRunner, proviso.CodeRunnerNotAllowed,
 			"this grant takes no runner's evidence, and some was sent: leave it out, or have the grant changed to runner: optional")
 	}

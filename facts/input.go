@@ -44,8 +44,13 @@ type Runner struct {
 	SPIFFEID string `json:"spiffe_id,omitempty"`
 	// TrustDomain that vouches for it.
 	TrustDomain string `json:"trust_domain,omitempty"`
-	// Attestation is the evidence that was verified: spiffe-x509 or spiffe-jwt.
+	// Attestation is the kind of evidence that was verified; docs/runners.md says
+	// what each kind proves.
 	Attestation string `json:"attestation"`
+	// Assurance is how much that proves: 1 the CI platform's word, 2 a signed
+	// word that works for whoever copies it, 3 a copy is useless, 4 the machine's
+	// software was measured too. Policies compare with >=.
+	Assurance int `json:"assurance"`
 	// Bound: the evidence and the job's token are tied to each other, so neither
 	// works beside another one's.
 	Bound bool `json:"bound"`

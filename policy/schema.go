@@ -18,7 +18,7 @@ var words = map[string][]string{
 	"identity.ref_type":  {"branch", "tag"},
 	"identity.kind":      {"job", "person"},
 	"identity.audience":  {"broker", "platform"},
-	"runner.attestation": {"spiffe-x509", "spiffe-jwt", "aws", "gcp", "azure", "kubernetes", "platform"},
+	"runner.attestation": {"spiffe-x509", "spiffe-jwt", "aws", "gcp", "azure", "kubernetes", "platform", "tpm", "attestation"},
 	"runner.environment": {"self-hosted", "hosted"},
 }
 

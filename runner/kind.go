@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -18,23 +19,50 @@ import (
 type Kind struct {
 	// Name is the value of input.runner.attestation, as "aws".
 	Name   string
-	Verify func(ctx context.Context, evidence string, job identity.Job) (Finding, error)
+	Verify func(ctx context.Context, shown Shown) (Finding, error)
+}
+
+// Shown is one piece of evidence as a request shows it.
+type Shown struct {
+	// Text is the evidence as it was sent.
+	Text string
+	// Key is the RFC 7638 thumbprint of the key that the request proves: its
+	// DPoP key, or that of a joining agent's certificate request. "" without one.
+	Key string
+	// Job is who asks; zero outside of an exchange.
+	Job identity.Job
 }
 
 // Finding is what a Kind proved. ID, Hash and Expires must be set.
 type Finding struct {
+	// Name of the configuration entry that accepted the runner; the kind's own
+	// name if it is empty.
+	Name string
 	// ID and Region become input.runner.id and region.
 	ID, Region string
 	// Environment is self-hosted or hosted.
 	Environment string
+	// Assurance is how much the evidence proves; see Runner.Assurance.
+	Assurance int
 	// Attributes become input.runner.attributes.
 	Attributes map[string]string
+	// Key is the thumbprint of the key that the evidence is tied to, if it is
+	// Shown.Key; "" if the evidence serves whoever has it.
+	Key string
 	// Bound: the evidence names the job, or the job's token the evidence.
 	Bound bool
 	// Hash is the SHA-256 of the evidence in hex, for the record.
 	Hash string
 	// Expires is when the evidence ends.
 	Expires time.Time
+}
+
+// Attest verifies one piece of evidence outside of an exchange: an agent's that
+// joins a fleet. kind is a name of Config's kinds, as "aws"; key is the
+// thumbprint of the key that the agent has proved to hold, "" without one. What
+// needs a job ("platform") proves nothing here and is refused.
+func (v *Verifier) Attest(ctx context.Context, kind, evidence, key string) (Runner, error) {
+	return v.Verify(ctx, Evidence{Other: map[string]string{kind: evidence}, Key: key}, identity.Job{})
 }
 
 // verifyOthers verifies the evidence of further kinds. Beside an SVID it has to
@@ -45,10 +73,13 @@ func (v *Verifier) verifyOthers(ctx context.Context, ev Evidence, job identity.J
 		if i < 0 {
 			return Runner{}, refuse(proviso.CodeTokenTypeUnsupported, "evidence of the kind %s is not taken here", quoted(name))
 		}
-		f, err := v.kinds[i].Verify(ctx, ev.Other[name], job)
+		f, err := v.kinds[i].Verify(ctx, Shown{Text: ev.Other[name], Key: ev.Key, Job: job})
 		if err != nil {
 			return Runner{}, proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeInternal)
 		}
+		// A job's token that names the key which the evidence is tied to, and which
+		// the request proves: neither works beside another one's.
+		f.Bound = f.Bound || f.Key != "" && f.Key == ev.Key && f.Key == job.Confirmation()
 		if f.ID == "" || f.Hash == "" || !v.now().Before(f.Expires) {
 			return Runner{}, refuse(proviso.CodeInternal, "the evidence of the kind %s proved nothing", quoted(name))
 		}
@@ -65,7 +96,8 @@ func (v *Verifier) verifyOthers(ctx context.Context, ev Evidence, job identity.J
 }
 
 func (f Finding) runner(kind string) Runner {
-	r := Runner{name: kind, id: f.ID, region: f.Region, attestation: kind, bound: f.Bound, hash: f.Hash, expires: f.Expires}
+	r := Runner{name: cmp.Or(f.Name, kind), id: f.ID, region: f.Region, attestation: kind, assurance: f.Assurance,
+		bound: f.Bound, hash: f.Hash, expires: f.Expires}
 	var attributes []document.Field
 	for name, value := range f.Attributes {
 		attributes = append(attributes, document.Member(name, document.StringOf(value)))
@@ -81,6 +113,7 @@ func (r Runner) document(environment string, attributes []document.Field) docume
 		more = document.ObjectOf(attributes...)
 	}
 	return document.ObjectOf(
+		document.Member("assurance", document.IntOf(int64(r.assurance))),
 		document.Member("attestation", document.StringOf(r.attestation)),
 		document.Member("attributes", more),
 		document.Member("bound", document.BoolOf(r.bound)),

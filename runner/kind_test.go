@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/proviso-ci/proviso"
-	"github.com/proviso-ci/proviso/identity"
 	"github.com/proviso-ci/proviso/runner"
 )
 
@@ -17,12 +16,12 @@ import (
 // prove nothing by being unknown, failing or expired.
 func TestFurtherKinds(t *testing.T) {
 	a := newAuthority(t, domain, frozen)
-	plain := runner.Finding{ID: "trusted-runner-1", Region: "eu-1", Environment: "hosted", Attributes: map[string]string{"account": "42"},
+	plain := runner.Finding{ID: "trusted-runner-1", Region: "eu-1", Environment: "hosted", Assurance: 2, Attributes: map[string]string{"account": "42"},
 		Hash: strings.Repeat("ab", 32), Expires: frozen.Add(10 * time.Minute)}
 	found, failure := plain, error(nil)
 	v, err := runner.New([]runner.Config{a.config("fleet")}, runner.Options{Audience: broker, Now: func() time.Time { return frozen }, Log: quiet,
-		Kinds: []runner.Kind{{Name: "cloud", Verify: func(_ context.Context, evidence string, _ identity.Job) (runner.Finding, error) {
-			if evidence != "document" {
+		Kinds: []runner.Kind{{Name: "cloud", Verify: func(_ context.Context, shown runner.Shown) (runner.Finding, error) {
+			if shown.Text != "document" {
 				return runner.Finding{}, proviso.Refuse(proviso.StageRunner, proviso.CodeSVIDInvalid, "no document")
 			}
 			return found, failure
@@ -38,7 +37,7 @@ func TestFurtherKinds(t *testing.T) {
 		return verify(v, ev)
 	}
 	r, err := show("cloud", "document", nil)
-	want := `{"attestation":"cloud","attributes":{"account":"42"},"bound":false,"environment":"hosted","id":"trusted-runner-1","region":"eu-1"}`
+	want := `{"assurance":2,"attestation":"cloud","attributes":{"account":"42"},"bound":false,"environment":"hosted","id":"trusted-runner-1","region":"eu-1"}`
 	if err != nil || r.Document().String() != want || r.IsZero() || r.Name() != "cloud" {
 		t.Errorf("alone: %s, %v", r.Document(), err)
 	}

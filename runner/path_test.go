@@ -60,8 +60,8 @@ func TestAttributes(t *testing.T) {
 		c.Environment = "hosted"
 	})
 	for path, want := range map[string]string{
-		"/ci/gpu/7":            `{"attestation":"spiffe-x509","attributes":{"owner":"platform","pool":"gpu"},"bound":false,"environment":"hosted","id":"7","spiffe_id":"spiffe://` + domain + `/ci/gpu/7","trust_domain":"` + domain + `"}`,
-		"/region/eu/runner/r1": `{"attestation":"spiffe-x509","attributes":{"owner":"platform"},"bound":false,"environment":"hosted","id":"r1","region":"eu","spiffe_id":"spiffe://` + domain + `/region/eu/runner/r1","trust_domain":"` + domain + `"}`,
+		"/ci/gpu/7":            `{"assurance":3,"attestation":"spiffe-x509","attributes":{"owner":"platform","pool":"gpu"},"bound":false,"environment":"hosted","id":"7","spiffe_id":"spiffe://` + domain + `/ci/gpu/7","trust_domain":"` + domain + `"}`,
+		"/region/eu/runner/r1": `{"assurance":3,"attestation":"spiffe-x509","attributes":{"owner":"platform"},"bound":false,"environment":"hosted","id":"r1","region":"eu","spiffe_id":"spiffe://` + domain + `/region/eu/runner/r1","trust_domain":"` + domain + `"}`,
 	} {
 		r, err := verify(v, runner.Evidence{Certificates: []*x509.Certificate{a.leaf("spiffe://" + domain + path)}})
 		if err != nil {

@@ -41,6 +41,10 @@ type Evidence struct {
 	Certificates []*x509.Certificate
 	// Other is evidence of the kinds in Options.Kinds, by the kind's name.
 	Other map[string]string
+	// Key is the RFC 7638 thumbprint of the key that the request proves by DPoP,
+	// or an agent by its certificate request; "" without one. It is no evidence
+	// by itself: some kinds are tied to it.
+	Key string
 }
 
 // IsZero reports whether the request shows no evidence at all.
@@ -52,6 +56,14 @@ func (e Evidence) IsZero() bool {
 const (
 	AttestationX509 = "spiffe-x509"
 	AttestationJWT  = "spiffe-jwt"
+
+	AttestationAWS        = "aws"
+	AttestationGCP        = "gcp"
+	AttestationAzure      = "azure"
+	AttestationKubernetes = "kubernetes"
+	AttestationPlatform   = "platform"
+	AttestationTPM        = "tpm"
+	AttestationVerifier   = "attestation"
 )
 
 // Runner is a verified runner. Only Verify makes one; the zero Runner is "there
@@ -63,6 +75,7 @@ type Runner struct {
 	spiffeID    string
 	trustDomain string
 	attestation string
+	assurance   int
 	bound       bool
 	hash        string
 	issued      time.Time
@@ -91,6 +104,21 @@ func (r Runner) TrustDomain() string { return r.trustDomain }
 // Attestation says which evidence was verified. With a certificate and a
 // JWT-SVID it is the certificate, the stronger: it can't be copied.
 func (r Runner) Attestation() string { return r.attestation }
+
+// Assurance says how much the evidence proves, by the attack that still works:
+//
+//	1  the CI platform's word about the machine: an impostor that registered
+//	   with the platform has it too
+//	2  somebody's signed word about the machine, good for whoever shows it:
+//	   a copy works until it expires
+//	3  a copy is useless: made over the broker's challenge, or with a key whose
+//	   possession was proved
+//	4  as 3, and the machine's software was measured by hardware, or appraised by
+//	   an attestation verifier
+//
+// It follows from the kind and from what was proved, and can't be configured.
+// 0 is the zero Runner's.
+func (r Runner) Assurance() int { return r.assurance }
 
 // Bound reports whether the evidence and the job's token are tied to each
 // other, so that neither works beside another one's.

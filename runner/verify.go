@@ -225,7 +225,7 @@ func (v *Verifier) domainOf(id spiffeid.ID) (*domain, error) {
 func (a attested) runner(job identity.Job) (Runner, error) {
 	cfg := a.domain.cfg
 	r := Runner{name: cfg.Name, region: cfg.Region, spiffeID: a.id.String(), trustDomain: a.id.TrustDomain().Name(),
-		attestation: a.kind, hash: a.hash, issued: a.issued, expires: a.expires}
+		attestation: a.kind, assurance: assuranceOf(a), hash: a.hash, issued: a.issued, expires: a.expires}
 	var attributes []document.Field
 	bindValue := ""
 	for _, t := range a.domain.templates {
@@ -258,6 +258,15 @@ func (a attested) runner(job identity.Job) (Runner, error) {
 	}
 	r.doc = r.document(cfg.Environment, attributes)
 	return r, nil
+}
+
+// assuranceOf gives the level of a SPIFFE identity: whoever has a copy of a
+// JWT-SVID can show it, and nobody without the key an X.509-SVID.
+func assuranceOf(a attested) int {
+	if a.kind == AttestationX509 {
+		return 3
+	}
+	return 2
 }
 
 // boundTo reports whether job and runner are tied together. Two things tie

@@ -130,7 +130,7 @@ func TestX509SVIDAccepted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := `{"attestation":"spiffe-x509","bound":false,"environment":"self-hosted","id":"trusted-runner-1","region":"us-west-2",` +
+		want := `{"assurance":3,"attestation":"spiffe-x509","bound":false,"environment":"self-hosted","id":"trusted-runner-1","region":"us-west-2",` +
 			`"spiffe_id":"` + goodID + `","trust_domain":"` + domain + `"}`
 		if got := r.Document().String(); got != want {
 			t.Errorf("document\n got %s\nwant %s", got, want)

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/internal/document"
+	"github.com/proviso-ci/proviso/runner"
 )
 
 // Limits of the token endpoint's form. A job token of the most talkative
@@ -70,6 +72,14 @@ func readForm(r *http.Request) (*form, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// evidence gives what the request shows of its runner, by the type that it has.
+func (f *form) evidence() runner.Evidence {
+	if kind := proviso.EvidenceKinds[f.actorTokenType]; kind != "" {
+		return runner.Evidence{Other: map[string]string{kind: f.actorToken}}
+	}
+	return runner.Evidence{JWTSVID: f.actorToken}
 }
 
 func requestRefusal(code proviso.Code, public string, args ...any) *proviso.Refusal {
@@ -147,8 +157,9 @@ func (f *form) checkTokens() error {
 		return requestRefusal(proviso.CodeRequestMalformed, "actor_token_type is sent without an actor_token (RFC 8693 section 2.1)")
 	case f.actorToken != "" && f.actorTokenType == "":
 		return requestRefusal(proviso.CodeRequestMalformed, "actor_token is sent without its actor_token_type; a JWT-SVID is %s", proviso.TokenTypeJWT)
-	case f.actorToken != "" && f.actorTokenType != proviso.TokenTypeJWT:
-		return requestRefusal(proviso.CodeTokenTypeUnsupported, "actor_token_type must be %s, for a runner's JWT-SVID", proviso.TokenTypeJWT)
+	case f.actorToken != "" && f.actorTokenType != proviso.TokenTypeJWT && proviso.EvidenceKinds[f.actorTokenType] == "":
+		return requestRefusal(proviso.CodeTokenTypeUnsupported, "actor_token_type must be %s, for a runner's JWT-SVID, or one of %s",
+			proviso.TokenTypeJWT, strings.Join(slices.Sorted(maps.Keys(proviso.EvidenceKinds)), ", "))
 	}
 	switch f.requestedType {
 	case "", proviso.TokenTypeAccessToken, proviso.TokenTypeJWT, proviso.TokenTypeX509:

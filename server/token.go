@@ -13,7 +13,6 @@ import (
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/broker"
 	"github.com/proviso-ci/proviso/internal/document"
-	"github.com/proviso-ci/proviso/runner"
 )
 
 // token is the only door to a credential.
@@ -76,7 +75,7 @@ func (s *Server) readRequest(r *http.Request) (broker.Request, error) {
 	req := broker.Request{
 		SubjectToken: f.subjectToken, Grant: f.grant, Scope: f.scope, Intent: f.intent,
 		RequestedType: f.requestedType, CSR: []byte(f.csr), URL: s.config.URL + "/token",
-		Evidence: runner.Evidence{JWTSVID: f.actorToken},
+		Evidence: f.evidence(),
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		req.Evidence.Certificates = r.TLS.PeerCertificates
