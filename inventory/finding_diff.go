@@ -129,3 +129,16 @@ func (d *Diff) IsNew(f *Finding) bool {
 func (d *Diff) Empty() bool {
 	return len(d.NewPaths)+len(d.NewFindings)+len(d.GonePaths)+len(d.GoneFindings)+len(d.ChangedPaths)+len(d.ChangedFindings) == 0
 }
+
+// CountAtLeast counts the findings that are at least as severe as asked; after
+// a comparison only those that are new or have become worse.
+func (inv *Inventory) CountAtLeast(s Severity) int {
+	n := 0
+	for i := range inv.Findings {
+		f := &inv.Findings[i]
+		if f.Severity.AtLeast(s) && (inv.Since == nil || inv.Since.IsNew(f)) {
+			n++
+		}
+	}
+	return n
+}

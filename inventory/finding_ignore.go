@@ -124,7 +124,7 @@ func parseIgnore(n *yaml.Node, now time.Time, fail func(*yaml.Node, string, ...a
 	switch {
 	case ig.Finding == "" && (ig.Rule == "" || ig.File == ""):
 		return ig, fail(n, "an ignore needs finding, or rule and file")
-	case ig.Rule != "" && ruleOf(ig.Rule).What == "":
+	case ig.Rule != "" && RuleOf(ig.Rule).What == "":
 		return ig, fail(n, "there is no rule %q", ig.Rule)
 	case ig.Reason == "":
 		return ig, fail(n, "an ignore needs a reason: who reads it next year has to judge it")

@@ -117,8 +117,8 @@ func worst(list ...Severity) Severity {
 	return out
 }
 
-// risk orders paths for reports that can't show all: reach, then resource, then kind of credential.
-func (p *Path) risk() int {
+// Risk orders paths for reports that can't show all: reach, then resource, then kind of credential.
+func (p *Path) Risk() int {
 	r := severity(p.Reach.Trust, weightOf(p)).rank() * 10
 	switch p.Credential.Kind {
 	case StaticSecret:

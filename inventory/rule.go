@@ -71,8 +71,8 @@ func Rules() []Rule {
 	}
 }
 
-// ruleOf gives a rule by its name; one that others add has only its name.
-func ruleOf(name string) Rule {
+// RuleOf gives a rule by its name; one that others add has only its name.
+func RuleOf(name string) Rule {
 	for _, r := range Rules() {
 		if r.Name == name {
 			return r

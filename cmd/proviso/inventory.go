@@ -1,16 +1,17 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/proviso-ci/proviso/inventory"
+	"github.com/proviso-ci/proviso/report"
 )
 
 // inventoryFlags are the flags of `proviso inventory`.
@@ -49,7 +50,7 @@ Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 			return runInventory(cmd, args, f)
 		},
 	}
-	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text or json (docs/schema/inventory.schema.json)")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "text", strings.Join(report.Formats, ", ")+" (json by docs/schema/inventory.schema.json)")
 	cmd.Flags().BoolVar(&f.all, "all", false, "print the whole tree, not only what fits a screen")
 	cmd.Flags().Int64Var(&f.maxBytes, "max-bytes", 0, "size of the largest file that is read (default 4 MiB)")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
@@ -59,10 +60,8 @@ Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 
 // runInventory scans and prints.
 func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
-	switch f.output {
-	case "text", "json":
-	default:
-		return fmt.Errorf("--output is %q; it can be text or json", f.output)
+	if !slices.Contains(report.Formats, f.output) {
+		return fmt.Errorf("--output is %q; it can be %s", f.output, strings.Join(report.Formats, ", "))
 	}
 	now := time.Now()
 	files, err := f.findings.read(roots, now)
@@ -96,21 +95,19 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 
 // printInventory writes the document in the asked form.
 func printInventory(w io.Writer, inv *inventory.Inventory, f inventoryFlags) error {
-	if f.output == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(inv)
+	if f.output != "text" {
+		r := report.Report{Inventory: inv, Version: version()}
+		return r.Write(w, f.output)
 	}
-	opt := inventory.TextOptions{}
+	opt := report.TextOptions{}
 	opt.Colour = isTerminal(w) && os.Getenv("NO_COLOR") == ""
 	if f.all {
 		opt.Lines = -1
 	}
-	if err := inv.WriteText(w, opt); err != nil {
+	if err := report.Text(w, inv, opt); err != nil {
 		return err
 	}
-	return inv.WriteFindings(w, opt)
+	return report.Findings(w, inv, opt)
 }
 
 // progressOn says how far a scan is, at most five times a second, once it takes longer than one.

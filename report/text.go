@@ -1,12 +1,15 @@
-package inventory
+package report
 
 import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/proviso-ci/proviso/inventory"
 )
 
 // TextOptions say how the terminal report looks.
@@ -21,18 +24,18 @@ type TextOptions struct {
 
 // textGroup is one credential for one resource, in all the places that use it.
 type textGroup struct {
-	res     Resource
-	cred    Credential
-	trust   Trust
+	res     inventory.Resource
+	cred    inventory.Credential
+	trust   inventory.Trust
 	jobs    map[string]bool
-	first   *Path
+	first   *inventory.Path
 	files   map[string]bool
 	present int
 }
 
-// WriteText prints the inventory for people: a tree of what is reached, with
+// Text prints the inventory for people: a tree of what is reached, with
 // what, and who can make it happen, worst first; then the sums.
-func (inv *Inventory) WriteText(w io.Writer, opt TextOptions) error {
+func Text(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
 	if opt.Width <= 0 {
 		opt.Width = 110
 	}
@@ -40,13 +43,13 @@ func (inv *Inventory) WriteText(w io.Writer, opt TextOptions) error {
 		opt.Lines = 42
 	}
 	out := bufio.NewWriter(w)
-	systems := make(map[CI]int)
+	systems := make(map[inventory.CI]int)
 	for _, f := range inv.Files {
 		systems[f.CI]++
 	}
 	fmt.Fprintf(out, "%s: %s of %s, %s\n\n", inv.Root, plural(len(inv.Files), "pipeline file"), plural(len(systems), "CI system"), plural(len(inv.Paths), "access path"))
 	t := &textTree{out: out, opt: opt}
-	t.tree(inv.groups())
+	t.tree(groupsOf(inv))
 	t.sums(inv)
 	return out.Flush()
 }
@@ -60,17 +63,17 @@ func plural(n int, what string) string {
 
 // groups puts together the paths of one credential to one resource. The job's
 // own tokens are one group each, for they are everywhere.
-func (inv *Inventory) groups() []*textGroup {
+func groupsOf(inv *inventory.Inventory) []*textGroup {
 	type key struct {
 		kind, name, cred string
-		ck               Kind
+		ck               inventory.Kind
 	}
 	index := make(map[key]*textGroup)
 	var out []*textGroup
 	for i := range inv.Paths {
 		p := &inv.Paths[i]
 		k := key{p.Resource.Kind, p.Resource.Name, p.Credential.Name, p.Credential.Kind}
-		if p.Credential.Nature == NatureIdentifier {
+		if p.Credential.Nature == inventory.NatureIdentifier {
 			k.kind, k.name = "identifiers kept as secrets", ""
 		}
 		g := index[k]
@@ -89,12 +92,12 @@ func (inv *Inventory) groups() []*textGroup {
 	return out
 }
 
-func trustRank(t Trust) int {
-	return slices.Index([]Trust{ForkReachable, TrustUnknown, Protected}, t)
+func trustRank(t inventory.Trust) int {
+	return slices.Index([]inventory.Trust{inventory.ForkReachable, inventory.TrustUnknown, inventory.Protected}, t)
 }
 
-func kindRank(k Kind) int {
-	return slices.Index([]Kind{StaticSecret, ServiceConnection, Ambient, Federated, PlatformToken}, k)
+func kindRank(k inventory.Kind) int {
+	return slices.Index([]inventory.Kind{inventory.StaticSecret, inventory.ServiceConnection, inventory.Ambient, inventory.Federated, inventory.PlatformToken}, k)
 }
 
 // worse orders groups: what an outsider reaches first, static before federated, many places before few.
@@ -127,7 +130,7 @@ func (t *textTree) tree(groups []*textGroup) {
 	for _, g := range groups {
 		byKind[g.res.Kind] = append(byKind[g.res.Kind], g)
 	}
-	kinds := sortedKeys(byKind)
+	kinds := slices.Sorted(maps.Keys(byKind))
 	for _, k := range kinds {
 		slices.SortStableFunc(byKind[k], worse)
 	}
@@ -185,7 +188,7 @@ func (t *textTree) entry(branch string, g *textGroup) {
 		name += " (" + g.cred.Source + ")"
 	}
 	target := g.res.Name
-	if target == unknown {
+	if target == "unknown" {
 		target = "?"
 	}
 	wide := t.opt.Width
@@ -196,24 +199,24 @@ func (t *textTree) entry(branch string, g *textGroup) {
 	fmt.Fprintf(t.out, "%s%s %s%s\n", line, t.trust(g.trust, cols[3]), rest, tail(where, max(room, 12)))
 }
 
-func shortKind(k Kind) string {
+func shortKind(k inventory.Kind) string {
 	switch k {
-	case StaticSecret:
+	case inventory.StaticSecret:
 		return "static"
-	case PlatformToken:
+	case inventory.PlatformToken:
 		return "platform"
-	case ServiceConnection:
+	case inventory.ServiceConnection:
 		return "connection"
 	}
 	return string(k)
 }
 
-func (t *textTree) trust(tr Trust, width int) string {
+func (t *textTree) trust(tr inventory.Trust, width int) string {
 	text := pad(strings.ReplaceAll(string(tr), "_", " "), width)
 	switch tr {
-	case ForkReachable:
+	case inventory.ForkReachable:
 		return t.paint("31", text)
-	case Protected:
+	case inventory.Protected:
 		return t.paint("32", text)
 	}
 	return t.paint("33", text)
@@ -257,27 +260,27 @@ func printable(s string) string {
 }
 
 // sums prints the table of kinds against reach, and what could not be seen.
-func (t *textTree) sums(inv *Inventory) {
-	count := make(map[Kind]map[Trust]int)
+func (t *textTree) sums(inv *inventory.Inventory) {
+	count := make(map[inventory.Kind]map[inventory.Trust]int)
 	for i := range inv.Paths {
 		p := &inv.Paths[i]
-		if p.Credential.Nature == NatureIdentifier {
+		if p.Credential.Nature == inventory.NatureIdentifier {
 			continue
 		}
 		if count[p.Credential.Kind] == nil {
-			count[p.Credential.Kind] = make(map[Trust]int)
+			count[p.Credential.Kind] = make(map[inventory.Trust]int)
 		}
 		count[p.Credential.Kind][p.Reach.Trust]++
 	}
 	fmt.Fprintf(t.out, "%-20s %15s %10s %10s %8s\n", "credential", "fork reachable", "unknown", "protected", "all")
-	for _, k := range []Kind{StaticSecret, ServiceConnection, Ambient, Federated, PlatformToken} {
+	for _, k := range []inventory.Kind{inventory.StaticSecret, inventory.ServiceConnection, inventory.Ambient, inventory.Federated, inventory.PlatformToken} {
 		c := count[k]
-		all := c[ForkReachable] + c[TrustUnknown] + c[Protected]
-		fmt.Fprintf(t.out, "%-20s %15d %10d %10d %8d\n", strings.ReplaceAll(string(k), "_", " "), c[ForkReachable], c[TrustUnknown], c[Protected], all)
+		all := c[inventory.ForkReachable] + c[inventory.TrustUnknown] + c[inventory.Protected]
+		fmt.Fprintf(t.out, "%-20s %15d %10d %10d %8d\n", strings.ReplaceAll(string(k), "_", " "), c[inventory.ForkReachable], c[inventory.TrustUnknown], c[inventory.Protected], all)
 	}
 	unread := 0
 	for _, f := range inv.Files {
-		if f.Status != StatusRead {
+		if f.Status != inventory.StatusRead {
 			unread++
 		}
 	}
@@ -287,13 +290,13 @@ func (t *textTree) sums(inv *Inventory) {
 	if len(inv.Findings) == 0 {
 		return
 	}
-	by := make(map[Severity]int)
+	by := make(map[inventory.Severity]int)
 	for _, f := range inv.Findings {
 		by[f.Severity]++
 	}
 	fmt.Fprintf(t.out, "Findings:")
 	sep := " "
-	for _, s := range []Severity{SeverityCritical, SeverityHigh, SeverityMedium, SeverityLow, SeverityInfo} {
+	for _, s := range []inventory.Severity{inventory.SeverityCritical, inventory.SeverityHigh, inventory.SeverityMedium, inventory.SeverityLow, inventory.SeverityInfo} {
 		if by[s] > 0 {
 			fmt.Fprintf(t.out, "%s%d %s", sep, by[s], s)
 			sep = ", "

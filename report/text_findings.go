@@ -1,4 +1,4 @@
-package inventory
+package report
 
 import (
 	"bufio"
@@ -7,24 +7,26 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/proviso-ci/proviso/inventory"
 )
 
 // fewFindings is how many findings fit below a tree that fits a screen.
 const fewFindings = 6
 
-// WriteFindings prints findings for people, the worst first: what is wrong,
+// Findings prints findings for people, the worst first: what is wrong,
 // where, and what to write instead; then what was put aside, and what changed.
-func (inv *Inventory) WriteFindings(w io.Writer, opt TextOptions) error {
+func Findings(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
 	if opt.Width <= 0 {
 		opt.Width = 110
 	}
 	t := &textTree{out: bufio.NewWriter(w), opt: opt}
 	list := slices.Clone(inv.Findings)
-	slices.SortStableFunc(list, func(a, b Finding) int {
+	slices.SortStableFunc(list, func(a, b inventory.Finding) int {
 		if inv.Since != nil && inv.Since.IsNew(&a) != inv.Since.IsNew(&b) {
 			return map[bool]int{true: -1, false: 1}[inv.Since.IsNew(&a)]
 		}
-		return b.Severity.rank() - a.Severity.rank()
+		return moreSevere(a, b)
 	})
 	show := len(list)
 	if opt.Lines >= 0 {
@@ -44,8 +46,8 @@ func (inv *Inventory) WriteFindings(w io.Writer, opt TextOptions) error {
 }
 
 // finding prints one.
-func (t *textTree) finding(f *Finding, isNew bool) {
-	colour := map[Severity]string{SeverityCritical: "31;1", SeverityHigh: "31", SeverityMedium: "33"}[f.Severity]
+func (t *textTree) finding(f *inventory.Finding, isNew bool) {
+	colour := map[inventory.Severity]string{inventory.SeverityCritical: "31;1", inventory.SeverityHigh: "31", inventory.SeverityMedium: "33"}[f.Severity]
 	word := string(f.Severity)
 	if isNew {
 		word += ", new"
@@ -63,7 +65,7 @@ func (t *textTree) finding(f *Finding, isNew bool) {
 }
 
 // aside says what was put aside: nothing is hidden without a word.
-func (t *textTree) aside(list []Suppressed) {
+func (t *textTree) aside(list []inventory.Suppressed) {
 	if len(list) == 0 {
 		return
 	}
@@ -82,7 +84,7 @@ func (t *textTree) aside(list []Suppressed) {
 }
 
 // changes sums up a comparison.
-func (t *textTree) changes(d *Diff) {
+func (t *textTree) changes(d *inventory.Diff) {
 	if d.Empty() {
 		fmt.Fprintln(t.out, "\nNothing changed since then.")
 		return
@@ -106,17 +108,4 @@ func wrap(text string, width int) []string {
 		line += word
 	}
 	return append(lines, line)
-}
-
-// CountAtLeast counts the findings that are at least as severe as asked; after
-// a comparison only those that are new or have become worse.
-func (inv *Inventory) CountAtLeast(s Severity) int {
-	n := 0
-	for i := range inv.Findings {
-		f := &inv.Findings[i]
-		if f.Severity.AtLeast(s) && (inv.Since == nil || inv.Since.IsNew(f)) {
-			n++
-		}
-	}
-	return n
 }

@@ -1,0 +1,51 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
+)
+
+// Report is what there is to show. Only Inventory must be set.
+type Report struct {
+	Inventory *inventory.Inventory
+	// Plan is the migration plan, anything that encodes to its JSON; nil when there is none.
+	Plan any
+	// Version is that of the program, for SARIF and the page's foot.
+	Version string
+}
+
+// Formats are the names that Write knows, as the command line spells them.
+var Formats = []string{"text", "json", "html", "sarif", "csv", "mermaid", "dot"}
+
+// Write writes the report in a format other than text, which has options of its own.
+func (r *Report) Write(w io.Writer, format string) error {
+	switch format {
+	case "text":
+		return Text(w, r.Inventory, TextOptions{})
+	case "json":
+		return JSON(w, r.Inventory)
+	case "html":
+		return r.HTML(w)
+	case "sarif":
+		return r.SARIF(w)
+	case "csv":
+		return CSV(w, r.Inventory)
+	case "mermaid":
+		return Mermaid(w, r.Inventory)
+	case "dot":
+		return DOT(w, r.Inventory)
+	}
+	return fmt.Errorf("there is no format %q; it can be %s", format, strings.Join(Formats, ", "))
+}
+
+// JSON writes a document as docs/schema/inventory.schema.json describes it.
+func JSON(w io.Writer, document any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(document)
+}
