@@ -96,8 +96,11 @@ func trustRank(t inventory.Trust) int {
 	return slices.Index([]inventory.Trust{inventory.ForkReachable, inventory.TrustUnknown, inventory.Protected}, t)
 }
 
+// kindOrder is the order in which kinds are shown: what to get rid of first.
+var kindOrder = []inventory.Kind{inventory.StaticSecret, inventory.ServiceConnection, inventory.Ambient, inventory.Federated, inventory.PlatformToken}
+
 func kindRank(k inventory.Kind) int {
-	return slices.Index([]inventory.Kind{inventory.StaticSecret, inventory.ServiceConnection, inventory.Ambient, inventory.Federated, inventory.PlatformToken}, k)
+	return slices.Index(kindOrder, k)
 }
 
 // worse orders groups: what an outsider reaches first, static before federated, many places before few.
@@ -273,7 +276,7 @@ func (t *textTree) sums(inv *inventory.Inventory) {
 		count[p.Credential.Kind][p.Reach.Trust]++
 	}
 	fmt.Fprintf(t.out, "%-20s %15s %10s %10s %8s\n", "credential", "fork reachable", "unknown", "protected", "all")
-	for _, k := range []inventory.Kind{inventory.StaticSecret, inventory.ServiceConnection, inventory.Ambient, inventory.Federated, inventory.PlatformToken} {
+	for _, k := range kindOrder {
 		c := count[k]
 		all := c[inventory.ForkReachable] + c[inventory.TrustUnknown] + c[inventory.Protected]
 		fmt.Fprintf(t.out, "%-20s %15d %10d %10d %8d\n", strings.ReplaceAll(string(k), "_", " "), c[inventory.ForkReachable], c[inventory.TrustUnknown], c[inventory.Protected], all)

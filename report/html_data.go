@@ -1,0 +1,156 @@
+package report
+
+import (
+	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
+)
+
+// pageData is the inventory as the page's script reads it. Most texts of an
+// estate repeat thousands of times, so each stands once in Texts, and paths
+// hold their numbers: a page of 2,000 paths stays under half a megabyte.
+type pageData struct {
+	Texts []string `json:"texts"`
+	// Paths are rows of numbers in the order of pathColumns; the line is itself.
+	Columns    []string      `json:"columns"`
+	Paths      [][]int       `json:"paths"`
+	Findings   []pageFinding `json:"findings"`
+	Rules      []pageRule    `json:"rules"`
+	Unresolved []pageGap     `json:"unresolved"`
+	Unread     []pageGap     `json:"unread"`
+	Aside      []pageAside   `json:"aside"`
+	// Gone are findings and paths of the earlier inventory that are no more.
+	Since     bool `json:"since"`
+	GonePaths int  `json:"gonePaths"`
+	GoneFinds int  `json:"goneFindings"`
+	Files     int  `json:"files"`
+	// Document holds further members of the inventory's JSON, shown as tables.
+	Plan any `json:"plan,omitempty"`
+}
+
+type pageFinding struct {
+	ID       string   `json:"id"`
+	Rule     string   `json:"rule"`
+	Severity string   `json:"severity"`
+	File     string   `json:"file"`
+	Line     int      `json:"line"`
+	Job      string   `json:"job,omitempty"`
+	Step     string   `json:"step,omitempty"`
+	Message  string   `json:"message"`
+	Fix      string   `json:"fix,omitempty"`
+	Refs     []string `json:"refs,omitempty"`
+	Paths    []int    `json:"paths,omitempty"`
+	New      bool     `json:"new,omitempty"`
+	CI       string   `json:"ci,omitempty"`
+}
+
+type pageRule struct {
+	Name   string `json:"name"`
+	Title  string `json:"title"`
+	What   string `json:"what"`
+	Remedy string `json:"remedy"`
+}
+
+// pageGap is a part that was not seen.
+type pageGap struct {
+	File string `json:"file"`
+	Line int    `json:"line,omitempty"`
+	CI   string `json:"ci"`
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+type pageAside struct {
+	pageFinding
+	By      string `json:"by"`
+	Reason  string `json:"reason,omitempty"`
+	Expires string `json:"expires,omitempty"`
+}
+
+// pathColumns are the members of a path in the page's data.
+var pathColumns = []string{
+	"id", "file", "ci", "dir", "job", "step", "kind", "name", "nature", "source", "rkind", "rname", "permission", "via", "trust", "events", "environment",
+	"runner", "labels", "migration", "line", "risk", "new",
+}
+
+// dataOf makes the page's data.
+func dataOf(r *Report) *pageData {
+	inv := r.Inventory
+	d := &pageData{Columns: pathColumns, Paths: make([][]int, 0, len(inv.Paths)), Findings: []pageFinding{}, Rules: []pageRule{}, Unresolved: []pageGap{}, Unread: []pageGap{}, Aside: []pageAside{}, Files: len(inv.Files), Plan: r.Plan}
+	index := make(map[string]int)
+	text := func(s string) int {
+		s = printable(s)
+		i, ok := index[s]
+		if !ok {
+			i = len(d.Texts)
+			index[s] = i
+			d.Texts = append(d.Texts, s)
+		}
+		return i
+	}
+	isNew := make(map[string]bool)
+	if s := inv.Since; s != nil {
+		d.Since, d.GonePaths, d.GoneFinds = true, len(s.GonePaths), len(s.GoneFindings)
+		for _, id := range s.NewPaths {
+			isNew[id] = true
+		}
+	}
+	number := make(map[string]int, len(inv.Paths))
+	system := make(map[string]string, len(inv.Files))
+	for i := range inv.Paths {
+		p := &inv.Paths[i]
+		number[p.ID] = i
+		system[p.File] = string(p.CI)
+		fresh := 0
+		if isNew[p.ID] {
+			fresh = 1
+		}
+		d.Paths = append(d.Paths, []int{
+			text(p.ID), text(p.File), text(string(p.CI)), text(topDirectory(p.File)), text(p.Job), text(p.Step), text(string(p.Credential.Kind)), text(p.Credential.Name), text(string(p.Credential.Nature)), text(p.Credential.Source),
+			text(p.Resource.Kind), text(p.Resource.Name), text(p.Permission), text(p.ExposedVia), text(string(p.Reach.Trust)), text(strings.Join(p.Reach.Events, ", ")), text(p.Reach.Environment),
+			text(p.Runner.Kind), text(strings.Join(p.Runner.Labels, ", ")), text(p.Migration), p.Line, p.Risk(), fresh,
+		})
+	}
+	for _, f := range inv.Files {
+		system[f.File] = string(f.CI)
+		if f.Status != inventory.StatusRead {
+			d.Unread = append(d.Unread, pageGap{File: printable(f.File), Line: f.Line, CI: string(f.CI), Kind: string(f.Status), Name: printable(f.File), Why: printable(f.Detail)})
+		}
+	}
+	for _, u := range inv.Unresolved {
+		d.Unresolved = append(d.Unresolved, pageGap{printable(u.File), u.Line, string(u.CI), u.Kind, printable(u.Name), printable(u.Why)})
+	}
+	d.findings(inv, number, system)
+	return d
+}
+
+// findings adds the findings, worst first, with the rules that made them.
+func (d *pageData) findings(inv *inventory.Inventory, number map[string]int, system map[string]string) {
+	seen := make(map[string]bool)
+	convert := func(f *inventory.Finding) pageFinding {
+		out := pageFinding{
+			ID: f.ID, Rule: f.Rule, Severity: string(f.Severity), File: printable(f.File), Line: f.Line, Job: printable(f.Job), Step: printable(f.Step),
+			Message: printable(f.Message), Fix: printable(f.Fix), Refs: f.References, CI: system[f.File], New: inv.Since != nil && inv.Since.IsNew(f),
+		}
+		for _, id := range f.Paths {
+			if n, ok := number[id]; ok {
+				out.Paths = append(out.Paths, n)
+			}
+		}
+		if !seen[f.Rule] {
+			seen[f.Rule] = true
+			r := inventory.RuleOf(f.Rule)
+			d.Rules = append(d.Rules, pageRule{r.Name, r.Title, r.What, r.Remedy})
+		}
+		return out
+	}
+	list := worstFirst(inv.Findings)
+	for i := range list {
+		d.Findings = append(d.Findings, convert(&list[i]))
+	}
+	for i := range inv.Suppressed {
+		s := &inv.Suppressed[i]
+		d.Aside = append(d.Aside, pageAside{convert(&s.Finding), s.By, printable(s.Reason), s.Expires})
+	}
+}

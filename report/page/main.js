@@ -1,0 +1,33 @@
+// Tiles: what to look at first, in numbers.
+function setUpTiles() {
+  const static_ = P.filter(p => p.kind === "static_secret" && p.nature !== "identifier");
+  const names = new Set(static_.map(p => p.dir + "\u0000" + p.name)).size;
+  const bad = D.findings.filter(f => f.severity === "critical" || f.severity === "high").length;
+  const tiles = [
+    [D.files, "pipeline files"], [names, "static secrets to replace"], [bad, "findings that are high or critical"], [D.unresolved.length + D.unread.length, "parts not seen"],
+  ];
+  if (D.since) tiles.push([D.gonePaths, "paths gone since then"]);
+  document.getElementById("tiles").replaceChildren(...tiles.map(([n, words]) => el("div", { class: "tile" }, el("strong", {}, n.toLocaleString("en")), el("span", {}, words))));
+}
+
+function setUpTheme() {
+  const b = document.getElementById("theme"), root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const show = () => { const dark = root.dataset.theme ? root.dataset.theme === "dark" : system.matches; b.setAttribute("aria-pressed", String(dark)); return dark; };
+  b.addEventListener("click", () => { root.dataset.theme = show() ? "light" : "dark"; show(); });
+  system.addEventListener("change", show);
+  show();
+}
+
+setUpTheme();
+setUpTiles();
+setUpFilters();
+setUpTables();
+listeners.push(drawGraph);
+refilter();
+let lastWidth = 0;
+new ResizeObserver(entries => {
+  const w = Math.round(entries[0].contentRect.width);
+  if (w !== lastWidth) { lastWidth = w; requestAnimationFrame(drawGraph); }
+}).observe(document.getElementById("graph"));
+document.documentElement.dataset.ready = "yes";
