@@ -267,3 +267,39 @@ func walk(t *testing.T, visit func(path string, data []byte)) {
 		t.Fatal(err)
 	}
 }
+
+// Every direct dependency has its line with a reason, and every line its
+// dependency.
+func TestDependenciesHaveReasons(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\t([^ ]+) v[^ ]+$`).FindAllStringSubmatch(string(mod), -1) {
+		direct[m[1]] = true
+	}
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z][^|]*\.[^|]*) \| [^|]{10,} \|$`).FindAllStringSubmatch(string(page), -1) {
+		for name := range strings.SplitSeq(m[1], ", ") {
+			listed[name] = true
+		}
+	}
+	for name := range direct {
+		if !listed[name] {
+			t.Errorf("docs/dependencies.md has no line for %s: why do we need it?", name)
+		}
+	}
+	for name := range listed {
+		if !direct[name] {
+			t.Errorf("docs/dependencies.md has a line for %s, which go.mod does not require directly", name)
+		}
+	}
+	if len(direct) < 10 {
+		t.Fatalf("only %d dependencies were found: this test looks at nothing", len(direct))
+	}
+}

@@ -7,8 +7,10 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/internal/document"
@@ -23,6 +25,7 @@ const (
 	maxParameters = 32
 	maxText       = 1024 // bytes of one declared text
 	maxScopes     = 64
+	maxScope      = 256 // bytes of one word
 )
 
 // form is a token request as it was sent: well-formed, and nothing more.
@@ -179,7 +182,7 @@ func splitScope(s string) ([]string, error) {
 		return nil, requestRefusal(proviso.CodeScopeNotAllowed, "at most %d scopes may be asked for at once", maxScopes)
 	}
 	for i, scope := range scopes {
-		if !isScopeToken(scope) || slices.Contains(scopes[:i], scope) {
+		if !isScopeToken(scope) || tokenLike.MatchString(scope) || slices.Contains(scopes[:i], scope) {
 			return nil, requestRefusal(proviso.CodeScopeNotAllowed, "scope must be a list of different words, one space between two (RFC 6749 section 3.3)")
 		}
 	}
@@ -192,7 +195,7 @@ func isScopeToken(s string) bool {
 			return false
 		}
 	}
-	return s != ""
+	return s != "" && len(s) <= maxScope
 }
 
 // readIntent reads authorization_details (RFC 9396): at most one object, of
@@ -225,8 +228,11 @@ func readIntent(raw string) (proviso.Intent, error) {
 		case member.Name == "type":
 		case target != nil:
 			text, ok := member.Value.Text()
-			if !ok || len(text) > maxText || hasControl(text) {
-				return malformed("%s must be a text of at most %d bytes without control characters", member.Name, maxText)
+			if !ok || len(text) > maxText || !isOneLine(text) {
+				return malformed("%s must be one line of at most %d bytes, of printable characters without direction marks", member.Name, maxText)
+			}
+			if tokenLike.MatchString(text) {
+				return malformed("%s holds something that looks like a token; what is declared is recorded as it is, and a token must not be", member.Name)
 			}
 			*target = text
 		case member.Name == "requested_ttl":
@@ -247,9 +253,12 @@ func readIntent(raw string) (proviso.Intent, error) {
 	return intent, nil
 }
 
-func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 })
+func isOneLine(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
+
+// tokenLike finds a JWT that went into the wrong parameter.
+var tokenLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}`)
 
 // shown makes a caller's name fit for a message: short, printable.
 func shown(name string) string {

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -323,7 +325,7 @@ the whole entries. It reads the store of a broker that may be running.`,
 					return refused(err)
 				}
 				if output == "json" {
-					fmt.Fprintln(cmd.OutOrStdout(), s.Document.String())
+					fmt.Fprintln(cmd.OutOrStdout(), visible(s.Document.String()))
 				} else {
 					fmt.Fprintf(cmd.OutOrStdout(), "%d %s %s\n", s.Index, s.Decision, describe(s))
 				}
@@ -345,6 +347,27 @@ the whole entries. It reads the store of a broker that may be running.`,
 	flags.StringVar(&q.Credential, "credential", "", "a credential's id")
 	flags.StringVar(&output, "output", "text", "text or json")
 	return cmd
+}
+
+// visible escapes, in a JSON text, what a terminal would act on or not show:
+// the record keeps what outsiders wrote, and RFC 8785 escapes no more than
+// JSON must.
+func visible(text string) string {
+	hidden := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	if !strings.ContainsFunc(text, hidden) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !hidden(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, "\\u%04x", unit)
+		}
+	}
+	return b.String()
 }
 
 // sinceTime reads a time back from now; empty is the beginning.

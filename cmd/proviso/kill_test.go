@@ -191,3 +191,66 @@ func (s *site) audit(known *holdings) {
 		s.t.Errorf("%d credentials are held, the log has %d and agrees with %d receipts", len(known.bought), report.Allowed, report.Known)
 	}
 }
+
+// A thousand copies of one token, sent while the broker is killed and started
+// again: exactly one is decided, at most one is held (the answer may have died
+// with the broker), and every other copy is a replay.
+func TestCopiesAcrossRestarts(t *testing.T) {
+	t.Parallel()
+	const copies, workers, kills = 1000, 32, 3
+	s := newSite(t, plan{})
+	form := exchangeForm(s.token(lab.Job{}), "deploy")
+	var won, replays, unanswered, answers atomic.Int64
+	p := s.spawn()
+	var killing sync.WaitGroup
+	next := make(chan struct{}, kills)
+	killing.Go(func() {
+		for range next {
+			p.signal(syscall.SIGKILL)
+			p.ended(30 * time.Second)
+			p = s.spawn()
+		}
+	})
+	s.eachOf(workers, make([]string, copies), func(string) {
+		for { // a copy is sent until it gets an answer
+			r, err := s.askWith(s.client, form)
+			switch {
+			case err != nil:
+				unanswered.Add(1)
+				wait := time.NewTimer(20 * time.Millisecond)
+				<-wait.C
+				continue
+			case r.granted != nil:
+				won.Add(1)
+			case r.refused.Code == proviso.CodeReplay:
+				replays.Add(1)
+			default:
+				t.Errorf("a copy got %s", r)
+			}
+			if n := answers.Add(1); n%(copies/(kills+1)) == 0 && n < copies {
+				next <- struct{}{}
+			}
+			return
+		}
+	})
+	close(next)
+	killing.Wait()
+	if r := s.ask(form); r.refused.Code != proviso.CodeReplay {
+		t.Errorf("one more copy got %s", r)
+	}
+	p.signal(syscall.SIGTERM)
+	p.ended(30 * time.Second)
+	db := made(store.OpenReadOnly(filepath.Join(s.dir, "data")))(t)
+	defer db.Close()
+	allowed := 0
+	for _, err := range audit.Search(t.Context(), db, audit.Query{Result: "allowed"}) {
+		noError(t, err)
+		allowed++
+	}
+	if allowed != 1 || won.Load() > 1 || won.Load()+replays.Load() != copies {
+		t.Errorf("%d were decided, %d are held, %d were replays, of %d copies", allowed, won.Load(), replays.Load(), copies)
+	}
+	if unanswered.Load() == 0 {
+		t.Error("no copy was under way at any of the kills: this test has looked at nothing")
+	}
+}

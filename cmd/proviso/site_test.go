@@ -348,8 +348,7 @@ type tickets struct {
 func newTickets(t *testing.T) *tickets {
 	t.Helper()
 	k := &tickets{asked: make(chan struct{}, 64), free: make(chan struct{}, 64)}
-	listener := made(net.Listen("tcp", "127.0.0.1:0"))(t)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	k.url = serveText(t, func(w http.ResponseWriter, r *http.Request) {
 		k.asked <- struct{}{}
 		select {
 		case <-k.free:
@@ -358,11 +357,7 @@ func newTickets(t *testing.T) *tickets {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"status":"approved"}`)
-	})}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close(); <-ended })
-	k.url = "http://" + listener.Addr().String()
+	})
 	return k
 }
 
@@ -397,4 +392,15 @@ func (s *site) decisions() (ids []string) {
 		ids = append(ids, e.Decision)
 	}
 	return ids
+}
+
+// serveText runs a small HTTP server on loopback until the test ends.
+func serveText(t *testing.T, handle http.HandlerFunc) (url string) {
+	t.Helper()
+	listener := made(net.Listen("tcp", "127.0.0.1:0"))(t)
+	server := &http.Server{Handler: handle}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close(); <-ended })
+	return "http://" + listener.Addr().String()
 }
