@@ -98,7 +98,7 @@ func (j *ccJob) machine(def *node, params ccParams) {
 			for k, v := range r.pairs(auth) {
 				j.scope.via = key + ": " + k.Value
 				for _, ref := range shellVars(params.put(r.str(v))) {
-					u := use{res: res, nature: natureOf(k.Value)}
+					u := use{res: res, nature: natureOf(k.Value), sure: true}
 					j.scope.variable(ref.name, v.Line, u, true, true)
 				}
 			}
@@ -362,7 +362,7 @@ func isVariableName(s string) bool {
 func (f *ccFile) orbJob(c *ccCall) {
 	j := &ccJob{f: f, call: c, owner: f.root, at: place{job: c.name, reach: c.reach, runner: Runner{Kind: RunnerHosted}}, identity: make(map[string]Kind)}
 	j.scope = &scope{r: f.r, place: j.place, alias: make(map[string][]string), predefined: ccPredefined, special: j.special, exchange: j.exchange, via: "run"}
-	j.readContexts(c.node, nil)
+	j.readContexts(c.node, f.bind(nil, nil, nil))
 	for _, key := range []string{"pre-steps", "post-steps"} {
 		j.steps(f.r.get(c.node, key), nil)
 	}

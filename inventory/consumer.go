@@ -15,6 +15,8 @@ type use struct {
 	res    Resource
 	nature Nature // "" when the consumer does not tell
 	via    string
+	// sure: the place itself takes only a credential, whatever the variable in it is called.
+	sure bool
 }
 
 // known reports whether the consumer told a resource.
@@ -180,6 +182,9 @@ func hostResource(url string) Resource {
 	if i := strings.IndexAny(host, "/?#"); i >= 0 {
 		host = host[:i]
 	}
+	if r, ok := platformHost(host); ok {
+		return r
+	}
 	host = strings.ToLower(strings.TrimSuffix(host, ":443"))
 	if host == "" {
 		return Resource{}
@@ -196,10 +201,28 @@ func hostResource(url string) Resource {
 	return Resource{"http/api", host}
 }
 
+// platformHost tells what the variables are that CI platforms set to their own address.
+func platformHost(host string) (Resource, bool) {
+	switch name := strings.Trim(host, "${}"); {
+	case !strings.HasPrefix(host, "$"):
+	case name == "CI_API_V4_URL", name == "CI_API_GRAPHQL_URL", strings.HasPrefix(name, "CI_SERVER_"), name == "CI_PROJECT_URL":
+		return Resource{"vcs/gitlab", "$" + name}, true
+	case name == "GITHUB_API_URL", name == "GITHUB_SERVER_URL", name == "GITHUB_GRAPHQL_URL":
+		return Resource{"vcs/github", "$" + name}, true
+	case strings.EqualFold(name, "SYSTEM_COLLECTIONURI"), strings.EqualFold(name, "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI"), strings.EqualFold(name, "env:SYSTEM_COLLECTIONURI"):
+		return Resource{"vcs/azure-devops", "$" + name}, true
+	case name == "VAULT_ADDR":
+		return Resource{"secrets-manager/vault", "$" + name}, true
+	}
+	return Resource{}, false
+}
+
 var hostKinds = []struct {
 	suffix, part, kind string
 	whole              bool
 }{
+	{suffix: "git.heroku.com", kind: "paas/heroku"},
+	{suffix: "api.heroku.com", kind: "paas/heroku"},
 	{suffix: "ghcr.io", kind: "registry/container"},
 	{suffix: "npm.pkg.github.com", kind: "registry/npm"},
 	{suffix: "maven.pkg.github.com", kind: "registry/maven"},

@@ -71,7 +71,7 @@ func init() {
 		"twine": readPython, "poetry": readPython, "uv": readPython, "flit": readPython, "hatch": readPython, "pdm": readPython, "maturin": readPython, "pip": readPython, "pip3": readPython, "python": readPython, "python3": readPython,
 		"dotnet": readNuget, "nuget": readNuget, "cargo": readCargo, "gem": readCargo,
 		"mvn": readMaven, "mvnw": readMaven, "gradle": readMaven, "gradlew": readMaven, "gradlew.bat": readMaven, "sbt": readMaven, "ant": readMaven,
-		"psql": readDatabase, "mysql": readDatabase, "mysqldump": readDatabase, "mongo": readDatabase, "mongosh": readDatabase, "redis-cli": readDatabase, "sqlcmd": readDatabase, "flyway": readDatabase,
+		"psql": readDatabase, "mysql": readDatabase, "mysqldump": readDatabase, "mongo": readDatabase, "mongosh": readDatabase, "redis-cli": readDatabase, "sqlcmd": readDatabase, "invoke-sqlcmd": readDatabase, "flyway": readDatabase,
 		"liquibase": readDatabase, "alembic": readDatabase, "prisma": readDatabase, "sqlpackage": readDatabase, "pg_dump": readDatabase,
 		"terraform": readTerraform, "terragrunt": readTerraform, "tofu": readTerraform, "pulumi": readTerraform, "cdk": readAWSTool, "sam": readAWSTool, "eb": readAWSTool, "serverless": readAWSTool, "sls": readAWSTool, "copilot": readAWSTool,
 		"eksctl": readAWSTool, "amplify": readAWSTool, "chalice": readAWSTool, "s3cmd": readAWSTool, "ecs-cli": readAWSTool, "packer": readAWSTool,
@@ -223,9 +223,9 @@ func fileResource(path, text string) (Resource, bool) {
 		return Resource{"registry/npm", "registry.npmjs.org"}, true
 	case strings.Contains(p, "pypirc"):
 		return Resource{"registry/pypi", "pypi.org"}, true
-	case strings.Contains(p, "id_rsa"), strings.Contains(p, "id_ed25519"), strings.Contains(p, ".ssh/") && !strings.Contains(p, "known_hosts") && !strings.Contains(p, "config"):
+	case strings.HasSuffix(strings.TrimSuffix(p, "/"), "/.ssh"), strings.Contains(p, "id_rsa"), strings.Contains(p, "id_ed25519"), strings.Contains(p, ".ssh/") && !strings.Contains(p, "known_hosts") && !strings.Contains(p, "config"):
 		return Resource{"ssh/host-or-git", ""}, true
-	case strings.Contains(p, "kube/config"), strings.Contains(p, "kubeconfig"):
+	case strings.Contains(p, "kube/config"), strings.Contains(p, "kubeconfig"), strings.HasSuffix(strings.TrimSuffix(p, "/"), "/.kube"):
 		return Resource{"k8s/cluster", ""}, true
 	case strings.Contains(p, ".docker/config"):
 		return Resource{"registry/container", ""}, true

@@ -239,6 +239,9 @@ func readGcloud(c *command, x *consumption) {
 				x.label(v, "cloud/gcp", "", via)
 			}
 			return
+		case pos[0] == "iam" && c.has("create-cred-config"):
+			x.exchanges = append(x.exchanges, exchange{res: Resource{"cloud/gcp", firstOf(lastPool(pos), "")}, via: via})
+			return
 		case pos[0] == "secrets":
 			if c.has("access") {
 				name, ok := c.option("--secret")
@@ -267,6 +270,16 @@ func readGcloud(c *command, x *consumption) {
 		}
 	}
 	x.acts("gcp", "cloud/gcp", name, via)
+}
+
+// lastPool gives the workload identity provider among the words of a command.
+func lastPool(words []string) string {
+	for _, w := range words {
+		if strings.Contains(w, "workloadIdentityPools") {
+			return w
+		}
+	}
+	return ""
 }
 
 // readAz reads the Azure command line.

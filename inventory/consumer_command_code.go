@@ -26,6 +26,10 @@ func readCurl(c *command, x *consumption) {
 		for _, w := range c.positional(1, "-H", "--header", "-d", "--data", "-X", "-o", "-u", "-F", "--user", "--request") {
 			if strings.HasPrefix(w, "$") {
 				res.Name = w
+				host, _, _ := strings.Cut(w, "/")
+				if r, ok := platformHost(host); ok {
+					res = r
+				}
 			}
 		}
 	}
@@ -63,7 +67,11 @@ func readCurl(c *command, x *consumption) {
 		case strings.Contains(w, "auth/jwt/login"):
 			x.exchanges = append(x.exchanges, exchange{res: Resource{"secrets-manager/vault", res.Name}, token: inputOf(c), via: tool})
 		case strings.HasPrefix(w, "$") && i == len(c.words)-1 && webhookName(w):
-			x.secret(w, "notify/chat", "", tool+" webhook")
+			u := use{res: Resource{"notify/chat", ""}}
+			if named := envUse(strings.Trim(w, "${}")); strings.HasPrefix(named.res.Kind, "notify/") {
+				u = named
+			}
+			x.secret(w, u.res.Kind, u.res.Name, tool+" webhook")
 		}
 	}
 }
@@ -399,7 +407,7 @@ func readGPG(c *command, x *consumption) {
 // readDatabase reads database clients. A password for localhost is a test database's.
 func readDatabase(c *command, x *consumption) {
 	res := Resource{"database", ""}
-	if v, ok := c.option("-h", "--host", "-H", "-S"); ok {
+	if v, ok := c.option("-h", "--host", "-H", "-S", "-ServerInstance"); ok {
 		res.Name = v
 	}
 	if res.Name == "localhost" || res.Name == "127.0.0.1" {
@@ -415,7 +423,7 @@ func readDatabase(c *command, x *consumption) {
 			x.secret(w, res.Kind, res.Name, c.name())
 		}
 	}
-	if v, ok := c.option("-P", "-a", "--password"); ok && c.name() != "mysql" {
+	if v, ok := c.option("-P", "-a", "--password", "-Password"); ok && c.name() != "mysql" {
 		x.secret(v, res.Kind, res.Name, c.name())
 	}
 	if v, ok := c.option("-u", "-U", "--user", "--username"); ok {

@@ -389,6 +389,16 @@ var envPatterns = []struct {
 	{[]string{"DB", "PASSWORD"}, use{res: Resource{"database", ""}}},
 }
 
+// knownEnv gives the use of a variable whose name a tool documents; zero for any other name.
+func knownEnv(name string) use {
+	u, ok := envNames[strings.ToUpper(name)]
+	if !ok && strings.HasPrefix(strings.ToUpper(name), "TF_TOKEN_") {
+		u, ok = envUse(name), true
+	}
+	u.sure = ok
+	return u
+}
+
 // envUse says what a variable of this name is used for by the tools that read it.
 func envUse(name string) use {
 	if u, ok := envNames[strings.ToUpper(name)]; ok {

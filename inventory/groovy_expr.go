@@ -138,8 +138,10 @@ func (p *gParser) operator() bool {
 func (p *gParser) expression() gValue {
 	v := p.primary()
 	var parts []gValue
+	choice := false // a ?: b, or a ? b : c: one of the parts, not all of them
 	for p.operator() {
 		for p.operator() {
+			choice = choice || p.peek().text == "?"
 			p.i++
 		}
 		p.newlines()
@@ -164,6 +166,9 @@ func (p *gParser) expression() gValue {
 	}
 	if parts == nil {
 		return v
+	}
+	if choice {
+		return gValue{parts: parts, line: parts[0].line}
 	}
 	return joinValues(parts)
 }

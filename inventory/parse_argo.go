@@ -176,7 +176,7 @@ func (f *agFile) artifact(a *node, at place) {
 			}
 		}
 		if !found && (r.isTrue(r.get(n, "useSDKCreds")) || store.key == "gcs" && r.get(n, "bucket") != nil) {
-			r.ambient(at, n.Line, firstOf(f.account, "service account"), use{res: res}, "artifact "+store.key)
+			r.ambient(at, r.key(a, store.key).Line, firstOf(f.account, "service account"), use{res: res}, "artifact "+store.key)
 		}
 	}
 }

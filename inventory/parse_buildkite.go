@@ -2,6 +2,7 @@ package inventory
 
 import (
 	_ "embed"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -123,8 +124,31 @@ func (f *bkFile) step(n *node, cond string) {
 	s.scope.via = "command"
 	for _, key := range []string{"command", "commands"} {
 		s.scope.nodes(r.get(n, key))
+		s.uploads(r.get(n, key))
 	}
 	s.defaultQueue()
+}
+
+// bkUpload matches the command that adds steps at run time, with the file that it names.
+var bkUpload = regexp.MustCompile(`buildkite-agent\s+pipeline\s+upload((?:\s+--?[a-z-]+)*)(?:\s+([^\s|;&"']+))?`)
+
+// uploads records pipelines that a step adds: a file of the tree is read by itself, anything else is made at run time.
+func (s *bkStep) uploads(n *node) {
+	r := s.f.r
+	for item := range r.flat(n) {
+		for _, m := range bkUpload.FindAllStringSubmatchIndex(item.Value, 8) {
+			name := "standard input"
+			if m[4] >= 0 {
+				name = item.Value[m[4]:m[5]]
+			} else if before := strings.TrimRight(item.Value[:m[0]], " \t\n"); !strings.HasSuffix(before, "|") && !strings.HasSuffix(before, "<") {
+				name = ".buildkite/pipeline.yml"
+			}
+			if !strings.ContainsAny(name, "$ ") && r.tree.load(path.Join(r.src.repo, name)) != nil {
+				continue
+			}
+			r.open(s.at, r.lineOf(item, m[0], "pipeline"), "generated pipeline", name, "the steps that are added at run time are not in the scanned tree")
+		}
+	}
 }
 
 // defaultQueue records the queue of the pipeline for the steps that reach

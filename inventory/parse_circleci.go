@@ -26,6 +26,7 @@ type ccFile struct {
 	inline    map[string]*node  // alias -> inline orb
 	opened    map[string]bool
 	reachable map[string]bool
+	pipeline  map[string]string // defaults of the pipeline's parameters
 }
 
 func readCircleCI(r *reader, docs []*node) {
@@ -33,7 +34,12 @@ func readCircleCI(r *reader, docs []*node) {
 		if !r.isMap(root) {
 			continue
 		}
-		f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool)}
+		f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool), pipeline: make(map[string]string)}
+		for k, p := range r.pairs(r.get(root, "parameters")) {
+			if d := r.str(r.get(p, "default")); d != "" {
+				f.pipeline[k.Value] = d
+			}
+		}
 		for k, v := range r.pairs(r.get(root, "orbs")) {
 			if r.isMap(v) {
 				f.inline[k.Value] = v
@@ -247,6 +253,9 @@ type ccParam struct {
 // bind gives the parameters of a definition for a call: its defaults, and what the call sets.
 func (f *ccFile) bind(def, call *node, outer ccParams) ccParams {
 	out := make(ccParams)
+	for k, v := range f.pipeline {
+		out[ccPipeline+k] = ccParam{text: v}
+	}
 	for k, p := range f.r.pairs(f.r.get(def, "parameters")) {
 		d := f.r.get(p, "default")
 		if f.r.isList(d) {
@@ -272,7 +281,10 @@ func (f *ccFile) bind(def, call *node, outer ccParams) ccParams {
 	return out
 }
 
-var ccHole = regexp.MustCompile(`<<\s*(?:parameters|pipeline\.parameters|matrix)\.([A-Za-z0-9_-]+)\s*>>`)
+// ccPipeline is put before the names of the pipeline's own parameters.
+const ccPipeline = "pipeline.parameters."
+
+var ccHole = regexp.MustCompile(`<<\s*(parameters|pipeline\.parameters|matrix)\.([A-Za-z0-9_-]+)\s*>>`)
 
 // put replaces << parameters.x >> by its value, where one is known.
 func (p ccParams) put(s string) string {
@@ -280,7 +292,11 @@ func (p ccParams) put(s string) string {
 		return s
 	}
 	return ccHole.ReplaceAllStringFunc(s, func(m string) string {
-		name := ccHole.FindStringSubmatch(m)[1]
+		g := ccHole.FindStringSubmatch(m)
+		name := g[2]
+		if g[1] == "pipeline.parameters" {
+			name = ccPipeline + name
+		}
 		if v, ok := p[name]; ok && v.steps == nil {
 			return v.text
 		}

@@ -118,7 +118,10 @@ func (f *gbFile) outputs() {
 	upload := func(n *node, res Resource, via string) {
 		p := r.ambient(f.at(""), n.Line, f.account, use{res: res}, via)
 		if p.Resource.Name == unknown {
-			p.Resource, p.Line, p.ExposedVia = res, n.Line, via
+			p.Resource, p.ExposedVia = res, via
+			if r.get(f.root, "serviceAccount") == nil {
+				p.Line = n.Line // nothing names the account: what it does is the place to look at
+			}
 		}
 	}
 	for img := range r.items(r.get(f.root, "images")) {
@@ -152,8 +155,10 @@ func (f *gbFile) step(n *node, i int) {
 	at := f.at(firstOf(r.str(r.get(n, "id")), fmt.Sprintf("#%d", i)))
 	image := r.str(r.get(n, "name"))
 	alias := make(map[string][]string)
-	for k := range f.subst {
-		alias[k] = []string{}
+	for k, set := range f.subst {
+		if set {
+			alias[k] = []string{}
+		}
 	}
 	for e := range r.items(r.get(n, "env")) {
 		if name, ok := assignment(r.str(e)); ok {
@@ -280,7 +285,7 @@ func (f *gbFile) commandOf(n *node, image string) (text string, at *node) {
 	for _, w := range words {
 		b.WriteString(" '" + strings.ReplaceAll(strings.ReplaceAll(w, "'", `'"'"'`), "\n", " ") + "'")
 	}
-	return strings.ReplaceAll(b.String(), "$$", "$"), nil
+	return strings.ReplaceAll(b.String(), "$$", "$"), args
 }
 
 // secretEnv records one variable that a step takes from a secret.

@@ -198,6 +198,9 @@ func (f *drFile) step(name string, n *node, hosts map[string]int) {
 	res := Resource{}
 	if row != nil && row.known {
 		res = row.resource(get)
+		if res.Kind == "storage/s3-compatible" && get("endpoint") == "" {
+			res.Kind = "cloud/aws" // without an endpoint the plugins talk to AWS
+		}
 	}
 	commands := f.commandUses(n)
 	before := len(r.paths)

@@ -326,7 +326,7 @@ func (j *ghJob) capability() {
 var hostedLabel = regexp.MustCompile(`^(ubuntu|windows|macos)-(latest|slim|\d)[a-z0-9.-]*$`)
 
 // codebergLabel matches the labels of machines that Codeberg runs.
-var codebergLabel = regexp.MustCompile(`^codeberg-|^ubuntu-(latest|\d)`)
+var codebergLabel = regexp.MustCompile(`^codeberg-`)
 
 // readRunner tells what machine the job runs on; a machine of the owner's brings its own identity.
 func (j *ghJob) readRunner() {

@@ -74,9 +74,13 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 		case c.isDef:
 			f.funcs[c.name] = c
 		case c.name == "=":
+			name := strings.TrimPrefix(c.assign, "env.")
 			if v := c.args[0].val; v.isStr && !v.gstr {
-				name := strings.TrimPrefix(c.assign, "env.")
 				f.consts[name] = appendNew(f.consts[name], v.str)
+			} else if !v.isStr && len(v.parts) > 1 {
+				for _, s := range f.ids(v) {
+					f.consts[name] = appendNew(f.consts[name], s)
+				}
 			}
 			f.surveyArgs(c.args, depth)
 			continue

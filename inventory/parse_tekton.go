@@ -174,7 +174,6 @@ func (f *tkFile) run(spec *node, job string) {
 func (f *tkFile) pipeline(spec, workspaces *node, name string) {
 	r := f.r
 	f.bindDefaults(r.get(spec, "params"))
-	f.secretParams(r.get(spec, "params"), name, "default")
 	used := make(map[string][]string)
 	for _, key := range []string{"tasks", "finally"} {
 		for t := range r.items(r.get(spec, key)) {
@@ -193,6 +192,7 @@ func (f *tkFile) pipeline(spec, workspaces *node, name string) {
 		}
 	}
 	f.runWorkspaces(workspaces, used, name)
+	f.secretParams(r.get(spec, "params"), name, "default")
 }
 
 func cloneMap(m map[string]string) map[string]string {
@@ -295,8 +295,16 @@ func (f *tkFile) secretParams(params *node, job, key string) {
 		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(params") || strings.ContainsAny(text, " /\n") || strings.Contains(strings.ToLower(name), "key") {
 			continue
 		}
+		if f.recorded(text) {
+			continue // a task of this file uses it: that is the path
+		}
 		k.secret(f.at(job, ""), v.Line, text, use{res: envUse(strings.ReplaceAll(name, "-", "_")).res}, "param: "+name)
 	}
+}
+
+// recorded reports whether the file has a path for a Kubernetes secret already.
+func (f *tkFile) recorded(name string) bool {
+	return slices.ContainsFunc(f.r.paths, func(p Path) bool { return p.Credential.Source == "kubernetes" && p.Credential.Name == name })
 }
 
 // task reads the steps of a task.
@@ -321,13 +329,11 @@ func (f *tkFile) task(spec *node, job string, _ *node) {
 		k.container(template, "")
 	}
 	k.unmounted()
-	before := len(r.paths)
-	f.unusedParams(spec, job, k)
-	_ = before
+	f.unusedParams(spec, job)
 }
 
 // unusedParams records parameters of a task that name a secret by default, when no reference in it used that name.
-func (f *tkFile) unusedParams(spec *node, job string, _ *k8s) {
+func (f *tkFile) unusedParams(spec *node, job string) {
 	r := f.r
 	known := make(map[string]bool)
 	for i := range r.paths {

@@ -74,7 +74,7 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 	}
 	if i, ok := r.index[key]; ok {
 		p := &r.paths[i]
-		if p.Resource.Kind == unknown || p.Resource.Name == unknown && p.Resource.Kind == res.Kind {
+		if p.Resource.Kind == unknown || p.Resource.Kind == "oidc/issuer" && res.Kind != unknown || p.Resource.Name == unknown && p.Resource.Kind == res.Kind {
 			p.Resource = res
 			p.Migration = migration(r.ci, p.Credential, res)
 		}

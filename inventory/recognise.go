@@ -84,6 +84,12 @@ func recognise(p, text string) CI {
 		}
 		return ""
 	}
+	if ci == CloudBuild && strings.HasPrefix(strings.TrimSpace(text), "{") {
+		if strings.Contains(text, `"steps"`) && strings.Contains(text, `"name"`) {
+			return CloudBuild
+		}
+		return ""
+	}
 	if by := contentCI(text, low, ci); by != "" {
 		return by
 	}

@@ -106,7 +106,7 @@ func (s *scope) variable(name string, line int, u use, slot, credLine bool) {
 	named := envUse(name)
 	switch {
 	case slot && u.nature == NatureCredential:
-		if natureOf(name) == NatureIdentifier && named.nature == NatureIdentifier && !looksSecret(name) {
+		if !u.sure && natureOf(name) == NatureIdentifier && named.nature == NatureIdentifier && !looksSecret(name) {
 			return // a header with an account number, a URL with a host
 		}
 	case slot && u.nature == NatureIdentifier:
@@ -147,6 +147,7 @@ func (s *scope) envEntry(name string, v *node, via string) {
 		}
 		made = append(made, ref.name)
 		u := envUse(name)
+		u.sure = knownEnv(name).sure
 		if u.nature == "" {
 			u.nature = natureOf(ref.name)
 		}

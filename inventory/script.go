@@ -101,6 +101,9 @@ func (r *scriptReader) command(c *command) {
 			if a.name == "AWS_ENDPOINT_URL" || a.name == "AWS_ENDPOINT_URL_S3" {
 				r.endpoint = a.raw
 			}
+			if u := knownEnv(a.name); u.nature == NatureCredential && len(c.words) > 0 {
+				r.value(a.raw, a.line, u) // export TOOL_TOKEN=$OTHER: the tool takes it by that name
+			}
 			r.alias[a.name] = made
 			if r.facts.sets == nil {
 				r.facts.sets = make(map[string][]string)
@@ -231,6 +234,9 @@ func (r *scriptReader) handOver(c *command) bool {
 		rest := text[i+len("##vso[task.setvariable variable="):]
 		if end := strings.IndexAny(rest, ";]"); end > 0 {
 			r.export(rest[:end], rest[end:])
+			for _, v := range shellVars(rest[end:]) {
+				r.mention(v.name, c.line, use{via: "task.setvariable"}.or(envUse(rest[:end])), false)
+			}
 			return true
 		}
 	}
@@ -239,6 +245,9 @@ func (r *scriptReader) handOver(c *command) bool {
 			l = strings.TrimPrefix(strings.TrimLeft(strings.TrimSpace(l), "-e "), "export ")
 			if name, ok := assignment(l); ok {
 				r.export(name, l[len(name)+1:])
+				if u := knownEnv(name); u.nature == NatureCredential {
+					r.value(l[len(name)+1:], c.line, u)
+				}
 				if strings.Contains(to, "BASH_ENV") {
 					r.alias[name] = r.madeOf(l[len(name)+1:])
 				}
