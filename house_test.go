@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"broker"},
 	{"policy"},
 	{"facts", "credential", "client"},
-	{"gate", "runner"},
+	{"gate", "runner", "plan"},
 	{"identity", "audit", "pass", "inventory"},
 	{"store", "internal/keyset", "trust"},
 	{"internal/jose"},

@@ -464,3 +464,12 @@ func readOp(c *command, x *consumption) {
 	x.tool = use{res: Resource{"secrets-manager/1password", ""}, via: "op"}
 	options(c, x, x.tool.res)
 }
+
+// readProviso reads requests to Proviso: the job's identity for a grant.
+func readProviso(c *command, x *consumption) {
+	if c.arg(1) != "token" && c.arg(1) != "exec" {
+		return
+	}
+	grant, _ := c.option("--grant")
+	x.exchanges = append(x.exchanges, exchange{res: Resource{"broker/proviso", grant}, via: "proviso " + c.arg(1)})
+}

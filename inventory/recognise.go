@@ -313,3 +313,7 @@ func repoOf(p string) string {
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(path.Dir(p), "."), "/")
 }
+
+// RepositoryOf gives the directory, below the root of a scan, of the repository
+// that a pipeline belongs to, by the place that its platform gives it.
+func RepositoryOf(file string) string { return repoOf(file) }

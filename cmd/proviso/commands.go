@@ -12,6 +12,7 @@ func commands() []*cobra.Command {
 		newTokenCommand(),
 		newGateCommand(),
 		newInventoryCommand(),
+		newPlanCommand(),
 		newPolicyCommand(),
 		newAuditCommand(),
 		newConfigCommand(),

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proviso-ci/proviso/inventory"
+	wayout "github.com/proviso-ci/proviso/plan" // package plan; the tests here have a type of that name
+)
+
+// planFlags are the flags of `proviso plan`.
+type planFlags struct {
+	inventory, output, write, route, broker string
+	since, only, set                        []string
+	wave                                    int
+	all, quiet                              bool
+}
+
+// newPlanCommand turns an inventory into an ordered way out of static secrets.
+func newPlanCommand() *cobra.Command {
+	var f planFlags
+	cmd := &cobra.Command{
+		Use:   "plan [DIR ...]",
+		Short: "Plan the way out of static secrets: patches, grants, policies, trust, in an order",
+		Long: `Plan scans the given directories (the current one when none is given) as
+inventory does, and says for each static secret what takes its place, in the
+order of what is won for the work: the patch of the pipeline, the grant and the
+policy for Proviso, the trust configuration of the target, how long both ways
+stay open, the proof that the old one is out of use, and how to end it.
+
+Nothing is changed. --write DIR writes PLAN.md, patches/, proviso/, policy/ and
+trust/ into a new directory. A patch applies with git apply in its repository,
+in the order of the plan; it is only made where a new scan of the patched text
+shows that the static path is gone and nothing else changed. Where that can't be
+had, the plan says why and lists the steps.
+
+What no file can tell (account numbers, ids) is asked for: --set NAME=VALUE, or
+in the written files, which refuse to work until it is set.
+
+Exit codes: 0 done, 1 what was asked for can't be written, 2 misuse.`,
+		Example: `  proviso plan
+  proviso plan --all --only NPM_TOKEN
+  proviso plan --wave 1 --write plan-1
+  proviso inventory -o json . > monday.json; proviso plan --since monday.json`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error { return runPlan(cmd, args, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.inventory, "inventory", "", "take the inventory from a file (proviso inventory -o json) instead of scanning; run it where the scan was run")
+	fl.StringVarP(&f.output, "output", "o", "text", "text, json (docs/schema/plan.schema.json) or markdown")
+	fl.StringVar(&f.write, "write", "", "write all files into this directory, which must not exist yet or be empty")
+	fl.StringVar(&f.route, "route", string(wayout.Direct), "whom targets trust that can trust either: direct (the CI platform's issuer) or proviso (policy decides and the record has each use)")
+	fl.StringVar(&f.broker, "broker", os.Getenv("PROVISO_URL"), "Proviso's URL (default: the variable PROVISO_URL)")
+	fl.StringArrayVar(&f.since, "since", nil, "an earlier inventory, for the burn-down; several, oldest first")
+	fl.StringSliceVar(&f.only, "only", nil, "only these items, by id or by secret")
+	fl.IntVar(&f.wave, "wave", 0, "only this wave")
+	fl.StringArrayVar(&f.set, "set", nil, "NAME=VALUE of something that no file can tell")
+	fl.BoolVar(&f.all, "all", false, "print every item with all its steps, not only what fits a screen")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
+	return cmd
+}
+
+func runPlan(cmd *cobra.Command, roots []string, f planFlags) error {
+	switch f.output {
+	case "text", "json", "markdown":
+	default:
+		return fmt.Errorf("--output is %q; it can be text, json or markdown", f.output)
+	}
+	opt := wayout.Options{Route: wayout.Route(f.route), Broker: f.broker, Only: f.only, Wave: f.wave, Set: map[string]string{}}
+	for _, s := range f.set {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok || name == "" || value == "" {
+			return fmt.Errorf("--set %q: write NAME=VALUE", s)
+		}
+		opt.Set[name] = value
+	}
+	for _, name := range f.since {
+		inv, err := inventoryFile(name)
+		if err != nil {
+			return fmt.Errorf("--since: %w", err)
+		}
+		opt.Since = append(opt.Since, wayout.Earlier{Name: filepath.Base(name), Inventory: inv})
+	}
+	trees, err := planTrees(cmd, roots, f)
+	if err != nil {
+		return err
+	}
+	p, err := wayout.Make(cmd.Context(), trees, opt)
+	if err != nil {
+		return err
+	}
+	if len(p.Items) == 0 && (len(f.only) > 0 || f.wave > 0) {
+		fmt.Fprintln(cmd.ErrOrStderr(), "nothing is left of what was asked for with --only or --wave; proviso plan without them lists what there is")
+	}
+	if f.write != "" {
+		if err := writePlan(f.write, p); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d files are in %s; begin with %s\n", len(p.Files), f.write, filepath.Join(f.write, "PLAN.md"))
+	}
+	return printPlan(cmd.OutOrStdout(), p, f)
+}
+
+// planTrees scans, or reads an inventory.
+func planTrees(cmd *cobra.Command, roots []string, f planFlags) ([]wayout.Tree, error) {
+	if f.inventory != "" {
+		if len(roots) > 0 {
+			return nil, errors.New("--inventory and directories are two sources of one plan; choose one")
+		}
+		inv, err := inventoryFile(f.inventory)
+		if err != nil {
+			return nil, fmt.Errorf("--inventory: %w", err)
+		}
+		t := wayout.Tree{Inventory: inv}
+		switch info, err := os.Stat(inv.Root); {
+		case err == nil && info.IsDir():
+			t.Dir = inv.Root
+		case err == nil:
+			t.Dir = filepath.Dir(inv.Root)
+		case strings.Contains(inv.Root, ", "): // of several roots: names begin with theirs
+			t.Dir = "."
+		}
+		return []wayout.Tree{t}, nil
+	}
+	if len(roots) == 0 {
+		roots = []string{"."}
+	}
+	var trees []wayout.Tree
+	for _, root := range roots {
+		opt := inventory.Options{}
+		if !f.quiet && isTerminal(cmd.ErrOrStderr()) {
+			opt.Progress = progressOn(cmd.ErrOrStderr(), root)
+		}
+		inv, err := inventory.Scan(cmd.Context(), root, opt)
+		if err != nil {
+			return nil, err
+		}
+		t := wayout.Tree{Dir: root, Inventory: inv}
+		if info, err := os.Stat(root); err == nil && !info.IsDir() {
+			t.Dir = filepath.Dir(root)
+		}
+		trees = append(trees, t)
+	}
+	return trees, nil
+}
+
+func printPlan(w io.Writer, p *wayout.Plan, f planFlags) error {
+	switch f.output {
+	case "json":
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(p)
+	case "markdown":
+		_, err := io.WriteString(w, p.Markdown())
+		return err
+	}
+	return p.WriteText(w, wayout.TextOptions{All: f.all, Colour: isTerminal(w) && os.Getenv("NO_COLOR") == ""})
+}
+
+// writePlan writes the files of a plan into a directory of their own. It
+// overwrites nothing: somebody may have filled in what the files ask for.
+func writePlan(dir string, p *wayout.Plan) error {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return refused(fmt.Errorf("%s is not empty; name a directory that isn't there yet, so that nothing that was filled in is lost", dir))
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return refused(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return refused(err)
+	}
+	defer root.Close()
+	for _, f := range p.Files {
+		name := filepath.FromSlash(f.Name)
+		mode := os.FileMode(0o644)
+		if f.Executable {
+			mode = 0o755
+		}
+		if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return refused(err)
+		}
+		file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		if err != nil {
+			return refused(err)
+		}
+		_, err = io.WriteString(file, f.Text)
+		if err = errors.Join(err, file.Close()); err != nil {
+			return refused(err)
+		}
+	}
+	return nil
+}
+
+// maxInventoryBytes bounds an inventory that was written as JSON.
+const maxInventoryBytes = 512 << 20
+
+// inventoryFile reads an inventory that was written as JSON.
+func inventoryFile(name string) (*inventory.Inventory, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxInventoryBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxInventoryBytes {
+		return nil, fmt.Errorf("%s is over %d MiB", name, maxInventoryBytes>>20)
+	}
+	return inventory.Parse(filepath.Base(name), data)
+}

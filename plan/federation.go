@@ -1,0 +1,119 @@
+package plan
+
+import (
+	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
+)
+
+// federation is what a target has to know about who signs the item's identity:
+// the CI platform, or Proviso. Its texts are templates.
+type federation struct {
+	id       string // "github", "gitlab", "proviso": names resources
+	title    string
+	url      string // the issuer
+	audience string // what the job asks for, unless the target has a fixed one
+	subjects []string
+	like     bool // a subject has a wildcard
+	// claims are conditions besides the subject, for targets that can read them.
+	claims [][2]string
+}
+
+// host is the issuer without its scheme: AWS' name of it.
+func (f *federation) host() string { return strings.TrimPrefix(f.url, "https://") }
+
+// federation says who vouches for the item's jobs.
+func (d *draft) federation() *federation {
+	if d.item.Via == ViaProviso {
+		return d.throughProviso()
+	}
+	switch d.item.CI {
+	case inventory.GitHub, inventory.Forgejo:
+		return d.actionsFederation()
+	case inventory.GitLab:
+		return d.gitlabFederation()
+	}
+	i := d.p.issuer(d)
+	f := &federation{id: i.platform, title: i.platform, url: i.url, audience: d.p.broker()}
+	id := d.repositoryID()
+	switch d.item.CI {
+	case inventory.CircleCI:
+		org := strings.TrimPrefix(i.url, "https://oidc.circleci.com/org/")
+		f.audience = org
+		f.subjects, f.like = []string{"org/" + org + "/project/" + id + "/user/*"}, true
+		d.note("CircleCI's subject names the project and the person, not the branch: limit the context or the job's filters, or use --route proviso.")
+	case inventory.Buildkite:
+		slugs := d.p.ask("buildkite_pipeline", d.item.Repository, "The organisation and pipeline of "+d.item.Repository+" on Buildkite, as organization:ORG:pipeline:PIPELINE.", "the pipeline's URL: buildkite.com/ORG/PIPELINE")
+		f.audience = "sts.amazonaws.com"
+		for _, s := range d.trusts {
+			if s.kind == "branch" {
+				f.subjects = append(f.subjects, slugs+":ref:refs/heads/"+s.name+":commit:*")
+			}
+		}
+		f.like = true
+		d.note("Buildkite's branch is what the build was started for; whoever can start builds by the API chooses it.")
+	case inventory.Bitbucket:
+		f.audience = d.p.ask("bitbucket_audience", d.item.Repository, "The audience of Bitbucket's tokens for "+d.item.Repository+".", "Repository settings, OpenID Connect, Audience")
+		env := d.p.ask("bitbucket_environment", d.item.Repository, "The UUID of the deployment environment of "+d.item.Repository+" that may use the credential.", "Repository settings, OpenID Connect, the list of environments")
+		f.subjects, f.like = []string{id + ":" + env + ":*"}, true
+		d.note("Bitbucket's subject has no branch: restrict the deployment environment to one (Repository settings, Deployments).")
+	default:
+		f.subjects = []string{d.p.ask("subject", f.id+" "+d.item.Repository, "The exact sub of the job's tokens of "+d.item.Repository+" on "+f.id+".", "decode one token of the job: its payload's sub")}
+	}
+	return f
+}
+
+// throughProviso is Proviso's own token: its subject is the repository by its
+// immutable id, its audience the one grant. Branch and event were policy's matter.
+func (d *draft) throughProviso() *federation {
+	i := d.p.issuer(d)
+	return &federation{id: "proviso", title: "Proviso", url: d.p.broker(), audience: d.audience(),
+		subjects: []string{"job:" + i.name + ":" + d.tenant() + ":" + d.repositoryID()}}
+}
+
+// actionsFederation is GitHub's or Forgejo's. The first part of sub has two
+// forms (repositories that were created, renamed or transferred after 15 July
+// 2026 carry ids in it), and only one of them is ever right: it is asked for.
+func (d *draft) actionsFederation() *federation {
+	name := d.item.Repository
+	i := d.p.issuer(d)
+	f := &federation{id: strings.ReplaceAll(i.name, "-", "_"), title: i.name, url: i.url, audience: "sts.amazonaws.com"}
+	what := "How the sub of tokens of " + name + " begins: repo:OWNER@OWNER_ID/NAME@REPOSITORY_ID if it was created, renamed or transferred after 15 July 2026 or has opted in; else repo:" + name + "."
+	how := "gh api repos/" + name + ` --jq '"repo:\(.owner.login)@\(.owner.id)/\(.name)@\(.id)"' (the form with ids); a token's sub, where in doubt`
+	prefix := d.p.ask("subject", name, what, how)
+	for _, s := range d.trusts {
+		f.subjects = append(f.subjects, prefix+":"+s.claim())
+		f.like = f.like || !s.exact
+	}
+	f.claims = [][2]string{{"repository_id", d.repositoryID()}}
+	return f
+}
+
+// gitlabFederation is GitLab's: the subject names the project and the ref.
+func (d *draft) gitlabFederation() *federation {
+	i := d.p.issuer(d)
+	f := &federation{id: strings.ReplaceAll(i.name, "-", "_"), title: i.name, url: i.url, audience: i.url}
+	for _, s := range d.trusts {
+		kind := s.kind
+		name := s.name
+		if kind == "environment" { // GitLab's sub has none
+			kind, name = "branch", d.repo.branch
+		}
+		f.subjects = append(f.subjects, "project_path:"+d.item.Repository+":ref_type:"+kind+":ref:"+name)
+		f.like = f.like || !s.exact
+	}
+	f.claims = [][2]string{{"project_id", d.repositoryID()}, {"ref_protected", "true"}}
+	return f
+}
+
+// exact are the subjects without a wildcard; others is how many have one.
+func (f *federation) exact() (out []string, others int) {
+	for _, s := range f.subjects {
+		if strings.Contains(s, "*") {
+			others++
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out, others
+}

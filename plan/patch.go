@@ -1,0 +1,278 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
+)
+
+// job names one job that uses the secret.
+type job struct {
+	file, id string
+}
+
+// jobs gives the jobs of the item, in the order of the files.
+func (d *draft) jobs() (out []job) {
+	for _, p := range d.group.paths {
+		if j := (job{p.File, p.Job}); !slices.Contains(out, j) {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// patches writes the patch of the item, and what a person has to do where none
+// can be made.
+func (d *draft) patches() {
+	var files []string
+	why := make(map[job]error)
+	for _, j := range d.jobs() {
+		if !slices.Contains(files, j.file) {
+			files = append(files, j.file)
+		}
+	}
+	var diff strings.Builder
+	patch := &Patch{Changes: []string{}}
+	for _, file := range files {
+		var ids []string
+		for _, j := range d.jobs() {
+			if j.file == file {
+				ids = append(ids, j.id)
+			}
+		}
+		text, a, r, errs := d.patchFile(file, ids)
+		for id, err := range errs {
+			why[job{file, id}] = err
+		}
+		if text != "" {
+			diff.WriteString(text)
+			patch.Changes = append(patch.Changes, d.repo.below(file))
+			patch.Added, patch.Removed = patch.Added+a, patch.Removed+r
+		}
+	}
+	for i := range d.item.Places {
+		pl := &d.item.Places[i]
+		pl.Patched = why[job{pl.File, pl.Job}] == nil
+	}
+	d.byHand(why)
+	if len(patch.Changes) == 0 {
+		return
+	}
+	patch.File = "patches/" + d.number() + "-" + d.item.ID + ".patch"
+	patch.Variables = sortedKeys(d.settings)
+	d.item.Patch = patch
+	d.p.file(patch.File, diff.String(), false)
+}
+
+// number is the item's place in the order, for names that sort.
+func (d *draft) number() string {
+	return fmt.Sprintf("%03d", len(d.p.plan.Items)+1)
+}
+
+// patchFile changes the jobs of one pipeline. It gives the diff, and for each
+// job that stays as it is, the reason.
+func (d *draft) patchFile(file string, ids []string) (diff string, added, removed int, why map[string]error) {
+	why = make(map[string]error)
+	all := func(err error) {
+		for _, id := range ids {
+			if why[id] == nil {
+				why[id] = err
+			}
+		}
+	}
+	if d.method.manual != "" {
+		all(errors.New(d.method.manual))
+		return "", 0, 0, why
+	}
+	for _, n := range d.names() {
+		if !variableName.MatchString(n) {
+			all(fmt.Errorf("%s is a set or an unusual name, so the file doesn't say which value the job takes from it", oneLine(n)))
+			return "", 0, 0, why
+		}
+	}
+	before, err := d.p.read(d.repo.tree, file)
+	if err != nil {
+		all(err)
+		return "", 0, 0, why
+	}
+	for { // without the jobs that turned out to be impossible, until all that is left holds
+		var left []string
+		for _, id := range ids {
+			if why[id] == nil {
+				left = append(left, id)
+			}
+		}
+		if len(left) == 0 {
+			return "", 0, 0, why
+		}
+		doc, errs := d.edit(before, left)
+		failed := len(errs)
+		for id, err := range errs {
+			why[id] = err
+		}
+		if failed > 0 {
+			continue
+		}
+		after, err := doc.apply(doc.edits)
+		if err != nil {
+			all(err)
+			continue
+		}
+		bad := d.verify(file, before, after.String(), left)
+		if len(bad) > 0 {
+			for id, err := range bad {
+				why[id] = err
+			}
+			continue
+		}
+		diff, added, removed = doc.diff(d.repo.below(file), doc.edits)
+		d.p.write(d.repo.tree, file, after.String())
+		return diff, added, removed, why
+	}
+}
+
+// edit makes the edits for some jobs of a pipeline.
+func (d *draft) edit(before string, ids []string) (*doc, map[string]error) {
+	errs := make(map[string]error)
+	fail := func(err error) (*doc, map[string]error) {
+		for _, id := range ids {
+			errs[id] = err
+		}
+		return nil, errs
+	}
+	settings := make(map[string]string)
+	for k, v := range d.settings {
+		settings[k] = v
+	}
+	var out *doc
+	switch d.item.CI {
+	case inventory.GitHub:
+		if d.method.github == nil {
+			return fail(errors.New("there is no patch for this"))
+		}
+		f, err := openGitHub(before)
+		if err != nil {
+			return fail(err)
+		}
+		out = f.doc
+		for _, id := range ids {
+			j, err := f.job(id)
+			if err == nil {
+				err = d.pullRequests(j)
+			}
+			if err == nil {
+				err = d.method.github(j, d)
+			}
+			if err != nil {
+				errs[id] = err
+			}
+		}
+	default:
+		e, err := openOther(d.item.CI, before)
+		if err != nil {
+			return fail(err)
+		}
+		out = e.doc()
+		for _, id := range ids {
+			if err := e.change(id, d); err != nil {
+				errs[id] = err
+			}
+		}
+	}
+	if len(errs) > 0 {
+		d.settings = settings // what a failed try asked for is not needed
+	}
+	return out, errs
+}
+
+// pullRequests refuses a job that uses the secret in runs of pull requests too:
+// those of forks have no identity, and whether the others may have the
+// credential is not for a patch to say.
+func (d *draft) pullRequests(j *ghJob) error {
+	if d.item.Via == ViaPlatform || d.method.name == "codecov" {
+		return nil
+	}
+	for _, p := range d.group.paths {
+		if p.Job == j.id && slices.Contains(p.Reach.Events, "pull_request") {
+			return &whyNot{p.Line, "the job uses the secret in pull requests too: those of forks have neither secret nor identity, and whether the others may have the credential is for you to say; give the step the condition if: github.event_name != 'pull_request', or the job a trigger of its own, and plan again"}
+		}
+	}
+	return nil
+}
+
+// verify scans the patched text: in the patched jobs the static path must be
+// gone and another one must be there, and all other paths must be as they were.
+func (d *draft) verify(file, before, after string, ids []string) map[string]error {
+	bad := make(map[string]error)
+	all := func(err error) map[string]error {
+		for _, id := range ids {
+			bad[id] = err
+		}
+		return bad
+	}
+	old, okBefore := inventory.Reread(d.repo.tree.Dir, file, before)
+	now, okAfter := inventory.Reread(d.repo.tree.Dir, file, after)
+	if okBefore && !okAfter {
+		return all(errors.New("the patched pipeline could not be read again"))
+	}
+	mine := append(slices.Clone(d.item.Secrets), d.item.Identifiers...)
+	if a, b := others(old, mine), others(now, mine); !slices.Equal(a, b) {
+		return all(errors.New("the patch would have changed another access path too"))
+	}
+	for _, id := range ids {
+		better := false
+		for i := range now {
+			p := &now[i]
+			if p.Job != id {
+				continue
+			}
+			switch p.Credential.Kind {
+			case inventory.StaticSecret:
+				if slices.Contains(d.item.Secrets, p.Credential.Name) && p.Credential.Source == d.item.Source && methodFor(p) == d.method && p.Credential.Nature != inventory.NatureIdentifier {
+					bad[id] = fmt.Errorf("the patched job would still use %s at line %d", oneLine(p.Credential.Name), p.Line)
+				}
+			case inventory.Federated:
+				better = true
+			case inventory.PlatformToken:
+				better = better || d.item.Via == ViaPlatform && strings.HasPrefix(p.Resource.Kind, "registry/")
+			}
+		}
+		if !better && bad[id] == nil {
+			bad[id] = errors.New("the scan does not see the new way in the patched job")
+		}
+	}
+	return bad
+}
+
+// others lists the static paths that are not the item's, without their lines.
+func others(paths []inventory.Path, mine []string) (out []string) {
+	for i := range paths {
+		p := &paths[i]
+		if p.Credential.Kind == inventory.StaticSecret && p.Credential.Source == "" && !slices.Contains(mine, p.Credential.Name) {
+			out = append(out, strings.Join([]string{p.Job, p.Credential.Name, p.Resource.Kind}, "\x00"))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// byHand lists the places without a patch, once a job and step.
+func (d *draft) byHand(why map[job]error) {
+	seen := make(map[string]bool)
+	for _, p := range d.group.paths {
+		err := why[job{p.File, p.Job}]
+		if err == nil || seen[p.File+"\x00"+p.Job+"\x00"+p.Step] {
+			continue
+		}
+		seen[p.File+"\x00"+p.Job+"\x00"+p.Step] = true
+		line := p.Line
+		var w *whyNot
+		if errors.As(err, &w) && w.line > 0 {
+			line = w.line
+		}
+		d.item.Manual = append(d.item.Manual, Manual{File: p.File, Line: line, Job: p.Job, Step: p.Step, Why: oneLine(err.Error()), Steps: d.handSteps(p)})
+	}
+}

@@ -1,0 +1,221 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
+)
+
+// who are the jobs that the target trusts, in a sentence.
+func (d *draft) who() string {
+	var out []string
+	for _, s := range d.trusts {
+		out = append(out, s.say())
+	}
+	if len(out) == 0 {
+		return oneLine(d.item.Repository) + " (no branch could be read: nobody yet)"
+	}
+	return oneLine(d.item.Repository) + ", " + strings.Join(out, " or ")
+}
+
+// arn says where the role's name comes from.
+func (d *draft) arn() string {
+	return "terraform output -raw " + snake(d.item.ID) + "_role, in trust/"
+}
+
+// steps writes what a person does before and after the patch.
+func (d *draft) steps() {
+	d.settingSteps()
+	d.dualRun()
+	it := d.item
+	if it.Grant != nil && it.Grant.Now {
+		it.Proof = append(it.Proof, Step{"Proviso's own record: the grant is used by the jobs, and when last.", "proviso audit search --grant " + sh(it.ID) + " --result allowed --since " + digits(it.DualRun.Days*24) + "h"},
+			Step{"Nobody was refused who should not have been.", "proviso audit search --grant " + sh(it.ID) + " --result refused --since " + digits(it.DualRun.Days*24) + "h"})
+	}
+	it.Proof = append(it.Proof, Step{"No pipeline names the secret any more: this finds nothing.", "proviso plan --only " + sh(it.Secrets[0]) + " ."})
+	if d.method.seen != nil {
+		it.Proof = append(it.Proof, d.method.seen(d)...)
+	}
+	it.Deletion = append(it.Deletion, d.platformDeletion()...)
+	if d.method.ends != nil {
+		it.Deletion = append(it.Deletion, d.method.ends(d)...)
+	}
+	if len(it.Identifiers) > 0 {
+		var names []string
+		for _, n := range it.Identifiers {
+			names = append(names, oneLine(n))
+		}
+		d.note("%s beside it is no credential: keep it as a plain variable.", strings.Join(names, ", "))
+	}
+	if d.method.note != "" {
+		d.note("%s", d.method.note)
+	}
+	if strings.Contains(d.method.title, "until") || d.method.none || d.item.Via == ViaProviso && d.method.target != nil && !d.method.direct && d.method.name != "k8s" {
+		it.Prepare = append(it.Prepare, Step{"Put the value into the secrets manager: read it from a prompt, not from the command line.",
+			"vault kv put -mount=ci " + sh(slug(d.repo.label())+"/"+secretWord(it.Secrets[0])) + " value=-"})
+	}
+}
+
+func secretWord(name string) string {
+	if variableName.MatchString(name) {
+		return name
+	}
+	return slug(name)
+}
+
+// settingSteps set the variables that the patched pipeline reads.
+func (d *draft) settingSteps() {
+	for _, name := range sortedKeys(d.settings) {
+		s := Step{Do: "Set " + name + ": " + d.settings[name] + "."}
+		switch d.item.CI {
+		case inventory.GitHub:
+			s.Command = "gh variable set " + name + " --repo " + sh(d.item.Repository)
+		case inventory.GitLab:
+			s.Command = "glab variable set " + name + " --repo " + sh(d.item.Repository)
+		}
+		d.item.Prepare = append(d.item.Prepare, s)
+	}
+}
+
+// dualRun says how long both ways stay open. The pipeline itself never falls
+// back: a fallback would hide the failure, and keep the secret in reach.
+func (d *draft) dualRun() {
+	rare := make(map[string]bool)
+	days := 14
+	for _, p := range d.group.paths {
+		events := p.Reach.Events
+		often := slices.Contains(events, "push") || slices.Contains(events, "pull_request") || slices.Contains(events, "merge_request")
+		if !often && len(events) > 0 {
+			rare[p.Job] = true
+			days = 30
+		}
+	}
+	r := DualRun{Days: days, Until: "each of the jobs has run once the new way", Watch: []string{}}
+	if d.item.Via == ViaNone {
+		r.Until = "the change by hand has run once in each of the jobs"
+	}
+	if len(rare) > 0 {
+		r.Until += fmt.Sprintf("; %s only by a tag, a release, a schedule or by hand: start it once", runs(rare))
+	}
+	r.Back = "git revert of the patch: the secret is still in the settings. The pipeline itself never falls back, because that would hide the failure."
+	r.Watch = append(r.Watch, "the first run of each job")
+	if d.item.Grant != nil && d.item.Grant.Now {
+		r.Watch = append(r.Watch, "refusals: proviso audit search --grant "+sh(d.item.ID)+" --result refused")
+	}
+	switch d.method.name {
+	case "aws":
+		r.Watch = append(r.Watch, "AssumeRoleWithWebIdentity in CloudTrail, denied and allowed")
+	case "gcp":
+		r.Watch = append(r.Watch, "the service account's Data Access audit log: principalSubject is the job's")
+	case "azure":
+		r.Watch = append(r.Watch, "the application's sign-in log: the credential type is federated")
+	case "vault":
+		r.Watch = append(r.Watch, "logins at auth/jwt in the audit device")
+	}
+	d.item.DualRun = r
+}
+
+func runs(jobs map[string]bool) string {
+	names := sortedKeys(jobs)
+	for i := range names {
+		names[i] = oneLine(names[i])
+	}
+	if len(names) > 3 {
+		names = append(names[:3], fmt.Sprintf("%d more", len(names)-3))
+	}
+	verb := " run"
+	if len(names) == 1 {
+		verb = " runs"
+	}
+	return strings.Join(names, ", ") + verb
+}
+
+// platformDeletion takes the secret out of the CI platform's settings.
+func (d *draft) platformDeletion() (out []Step) {
+	repo := sh(d.item.Repository)
+	var envs []string
+	for _, p := range d.item.Places {
+		if p.Environment != "" && safeRef(p.Environment) && !slices.Contains(envs, p.Environment) {
+			envs = append(envs, p.Environment)
+		}
+	}
+	for _, n := range d.item.Secrets {
+		if !variableName.MatchString(n) {
+			out = append(out, Step{Do: "Remove the value from the set " + oneLine(n) + " in the platform's settings."})
+			continue
+		}
+		switch d.item.CI {
+		case inventory.GitHub:
+			out = append(out, Step{"Delete it where it is kept: in the repository,", "gh secret delete " + n + " --repo " + repo})
+			for _, e := range envs {
+				out = append(out, Step{"or in the environment,", "gh secret delete " + n + " --repo " + repo + " --env " + sh(e)})
+			}
+			if owner := d.repo.owner(); owner != "" {
+				out = append(out, Step{"or in the organisation, once no other repository uses it.", "gh secret delete " + n + " --org " + sh(owner)})
+			}
+		case inventory.GitLab:
+			out = append(out, Step{"Delete it where it is kept: in the project,", "glab variable delete " + n + " --repo " + repo}, Step{"or in the group.", "glab variable delete " + n + " --group " + sh(path.Dir(d.item.Repository))})
+		case inventory.CircleCI:
+			out = append(out, Step{Do: "Delete " + n + " in Project Settings, Environment Variables, or in its context (circleci context remove-secret)."})
+		case inventory.Buildkite:
+			out = append(out, Step{Do: "Delete " + n + " in the cluster's secrets, or in the agents' environment hook."})
+		case inventory.Bitbucket:
+			out = append(out, Step{Do: "Delete " + n + " in Repository, Deployment or Workspace variables."})
+		case inventory.Azure:
+			out = append(out, Step{Do: "Delete " + n + " in the pipeline's variables or its variable group (az pipelines variable-group variable delete)."})
+		case inventory.Tekton, inventory.Argo:
+			out = append(out, Step{Do: "Delete the Kubernetes secret that holds " + n + " (kubectl delete secret)."})
+		default:
+			out = append(out, Step{Do: "Delete " + n + " in the platform's settings."})
+		}
+	}
+	return out
+}
+
+// handSteps say what a person does for a place without a patch.
+func (d *draft) handSteps(p *inventory.Path) []string {
+	name := oneLine(p.Credential.Name)
+	switch d.method.name {
+	case "inherit":
+		return []string{"Read on.workflow_call.secrets of the called workflow.", "Write secrets: with those names in place of secrets: inherit.", "Scan again: each of them is then an item of its own."}
+	case "all":
+		return []string{"Name the secrets that the step needs, each by itself.", "Scan again: each of them is then an item of its own."}
+	case "unknown":
+		return []string{"Find the names that the expression can have.", "Write one job or step for each, or pass the name's value by an environment.", "Scan again."}
+	case "gitlab-registry":
+		return []string{`Log in with: echo "$CI_REGISTRY_PASSWORD" | docker login -u "$CI_REGISTRY_USER" --password-stdin "$CI_REGISTRY"`, "Remove " + name + " from the job."}
+	}
+	var out []string
+	switch {
+	case p.CI == inventory.GitHub:
+		out = append(out, "Give the job permissions: id-token: write, beside what it has.")
+	case p.CI == inventory.GitLab:
+		out = append(out, "Give the job an id_tokens: entry with the audience that the target trusts.")
+	case p.CI == inventory.Azure:
+		out = append(out, "Convert the service connection to workload identity federation (Project settings, Service connections), or use AzureCLI@2 with addSpnToEnvironment.")
+	case p.CI == inventory.Jenkins:
+		out = append(out, "Add an id-token credential of the OpenID Connect Provider plugin, and bind it with withCredentials in place of "+name+".")
+	case p.CI == inventory.Tekton || p.CI == inventory.Argo:
+		out = append(out, "Mount a projected service-account token with the target's audience in place of the secret.")
+	case !issues(p.CI):
+		out = append(out, "This platform signs no identity for its jobs: run the job on a runner with an identity of its own (SPIFFE), or move the pipeline to a platform that does.")
+	}
+	switch {
+	case d.method.name == "aws" && issues(p.CI):
+		out = append(out, "Assume the role of the trust configuration with the job's token (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE), and unset the keys.")
+	case d.method.name == "gcp" && issues(p.CI):
+		out = append(out, "Make a credential configuration for the provider (gcloud iam workload-identity-pools create-cred-config), and set GOOGLE_APPLICATION_CREDENTIALS to it.")
+	case d.method.name == "azure" && issues(p.CI):
+		out = append(out, "Log in with az login --service-principal --federated-token and the job's token.")
+	case d.method.name == "vault" && issues(p.CI):
+		out = append(out, "Log in with vault write auth/jwt/login role="+d.item.ID+" jwt=- and the job's token.")
+	case d.item.Via == ViaProviso && issues(p.CI):
+		out = append(out, "In the step that needs it: proviso exec --grant "+d.item.ID+" --file token -- CMD, where CMD shows the token to the secrets manager and reads the value.")
+	case d.method.direct && issues(p.CI):
+		out = append(out, oneLine(d.method.title))
+	}
+	return append(out, "Remove "+name+" from the job, and plan again: it is then no item any more.")
+}
