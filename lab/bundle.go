@@ -19,7 +19,10 @@ func (s *SPIFFE) BundleEndpoint(web *CA) (string, error) {
 		conf = &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				cert, err := s.X509SVID("/bundle-endpoint")
+				s.mu.Lock()
+				oldest := s.cas[0] // the one that its readers know
+				s.mu.Unlock()
+				cert, err := s.x509SVID(oldest, "/bundle-endpoint", nil)
 				return &cert, err
 			},
 		}

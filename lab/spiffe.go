@@ -135,6 +135,14 @@ func (s *SPIFFE) Federate(other *SPIFFE) {
 	s.notify()
 }
 
+// Unfederate ends Federate: the other domain's bundle is handed out no more.
+func (s *SPIFFE) Unfederate(other *SPIFFE) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.federated, other.td)
+	s.notify()
+}
+
 // RotateSVIDs gives every process that watches the Workload API fresh SVIDs.
 func (s *SPIFFE) RotateSVIDs() {
 	s.mu.Lock()
@@ -241,6 +249,13 @@ func (s *SPIFFE) writeBundle() error {
 // X509SVID signs an X.509-SVID for a path, by default as the SPIFFE standard
 // wants it; edits change the template before it is signed.
 func (s *SPIFFE) X509SVID(path string, edits ...func(*x509.Certificate)) (tls.Certificate, error) {
+	s.mu.Lock()
+	ca := s.cas[len(s.cas)-1]
+	s.mu.Unlock()
+	return s.x509SVID(ca, path, edits)
+}
+
+func (s *SPIFFE) x509SVID(ca *authority, path string, edits []func(*x509.Certificate)) (tls.Certificate, error) {
 	id, err := url.Parse(s.ID(path))
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("lab: %w", err)
@@ -260,9 +275,6 @@ func (s *SPIFFE) X509SVID(path string, edits ...func(*x509.Certificate)) (tls.Ce
 	for _, e := range edits {
 		e(template)
 	}
-	s.mu.Lock()
-	ca := s.cas[len(s.cas)-1]
-	s.mu.Unlock()
 	leaf, err := certify(template, ca.cert, ca.key, key.Public())
 	if err != nil {
 		return tls.Certificate{}, err

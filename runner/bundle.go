@@ -10,6 +10,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -32,8 +35,10 @@ const (
 // with it is remembered in it, so that nothing outlives a change of the keys.
 type bundle struct {
 	doc         document.Value
+	parsed      *spiffebundle.Bundle
 	sequence    int64
 	hasSequence bool
+	hint        time.Duration // how often its readers are asked to look; 0 without
 	x509        *x509bundle.Bundle
 	jwt         map[string][]*jose.Key // by kid; an RSA key once for each algorithm
 	keys        map[[32]byte]bool      // SHA-256 of each key's SPKI, of both uses
@@ -80,9 +85,11 @@ func parseBundle(td spiffeid.TrustDomain, data []byte) (*bundle, error) {
 		b.sequence, b.hasSequence = n, true
 	}
 	if v := doc.Get("spiffe_refresh_hint"); !v.IsAbsent() {
-		if n, ok := v.Integer(); !ok || n <= 0 {
+		n, ok := v.Integer()
+		if !ok || n <= 0 {
 			return nil, malformed("spiffe_refresh_hint is no positive integer")
 		}
+		b.hint = time.Duration(min(n, int64(longestRefresh/time.Second))) * time.Second
 	}
 	list := doc.Get("keys")
 	if list.Kind() != document.Array {
@@ -150,7 +157,7 @@ func checkBundleKey(key document.Value, kids map[string]bool) error {
 
 // fill takes over what go-spiffe made, and checks each key's strength.
 func (b *bundle) fill(parsed *spiffebundle.Bundle) error {
-	b.x509 = parsed.X509Bundle()
+	b.parsed, b.x509 = parsed, parsed.X509Bundle()
 	for _, ca := range b.x509.X509Authorities() {
 		b.keys[sha256.Sum256(ca.RawSubjectPublicKeyInfo)] = true
 	}
@@ -232,6 +239,13 @@ func checkStrength(key crypto.PublicKey) error {
 		}
 	}
 	return nil
+}
+
+// same reports whether two bundles say the same, in whatever order.
+func (b *bundle) same(other *bundle) bool {
+	return b.parsed.Equal(other.parsed) && maps.EqualFunc(b.jwt, other.jwt, func(mine, theirs []*jose.Key) bool {
+		return slices.EqualFunc(mine, theirs, func(a, b *jose.Key) bool { return a.Alg() == b.Alg() })
+	})
 }
 
 // follows reports whether b may take the place of the older bundle: the

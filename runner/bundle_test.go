@@ -202,7 +202,7 @@ func TestConfigProblems(t *testing.T) {
 		"no domain":           {func(c *runner.Config) { c.TrustDomain = "" }, "[0].trust_domain"},
 		"domain as an ID":     {func(c *runner.Config) { c.TrustDomain = "spiffe://" + domain }, "[0].trust_domain"},
 		"domain in capitals":  {func(c *runner.Config) { c.TrustDomain = "Runners.acme.example" }, "[0].trust_domain"},
-		"no bundle":           {func(c *runner.Config) { c.Bundle.File = "" }, "[0].bundle.file"},
+		"no bundle":           {func(c *runner.Config) { c.Bundle.File = "" }, "[0].bundle"},
 		"no path":             {func(c *runner.Config) { c.Path = "" }, "[0].path"},
 		"no id":               {func(c *runner.Config) { c.Path = "/region/{region}" }, "[0].path"},
 		"relative path":       {func(c *runner.Config) { c.Path = "runner/{id}" }, "[0].path"},

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"crypto/x509"
 	"time"
 
@@ -33,7 +34,7 @@ func CheckLeaf(leaf *x509.Certificate) error {
 	if _, err := spiffeIDOf(leaf); err != nil {
 		return err
 	}
-	return checkLeaf(leaf, 100*365*24*time.Hour)
+	return checkLeaf(leaf, 100*365*24*time.Hour, x509.ExtKeyUsageClientAuth)
 }
 
 // SubjectID reads a text as the sub of a JWT-SVID.
@@ -45,7 +46,7 @@ func SubjectID(text string) (id string, err error) {
 // ReloadNow looks at every bundle's file, whatever the interval.
 func (v *Verifier) ReloadNow() error {
 	for _, s := range v.sources {
-		if err := s.reload(); err != nil {
+		if err := s.origin.refresh(context.Background()); err != nil {
 			return err
 		}
 	}

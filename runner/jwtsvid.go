@@ -46,7 +46,11 @@ func (v *Verifier) verifyJWT(compact string, now time.Time) (attested, error) {
 	if err != nil {
 		return attested{}, err
 	}
-	key := d.source.bundle().jwtKey(token.Header.Kid, token.Header.Alg)
+	b, err := d.source.usable()
+	if err != nil {
+		return attested{}, err
+	}
+	key := b.jwtKey(token.Header.Kid, token.Header.Alg)
 	if key == nil {
 		return attested{}, refuse(proviso.CodeJWTUnknownKID, "the bundle of trust domain %s has no JWT authority for the kid and alg of this JWT-SVID; "+
 			"either it was issued by somebody else, or the bundle here is old", id.TrustDomain().Name())

@@ -48,6 +48,9 @@ type Options struct {
 	// Own is the bundle of the broker's own trust domain as it is now, for the
 	// entry whose bundle is {own: true}.
 	Own func() []byte
+	// EndpointCheck is how often a bundle endpoint is asked, at most, whatever
+	// its bundle's hint says. Default 10s.
+	EndpointCheck time.Duration
 }
 
 // Verifier verifies the evidence of runners. It can be used by many goroutines.
@@ -59,6 +62,8 @@ type Verifier struct {
 	kinds    []Kind
 
 	adopting sync.Mutex // one bundle is compared with the others at a time
+	stop     context.CancelFunc
+	running  sync.WaitGroup
 }
 
 // domain is one checked configuration entry.
@@ -80,8 +85,8 @@ type attested struct {
 	key     crypto.PublicKey // whose possession was proved; nil for a bearer
 }
 
-// New checks the configuration and reads every bundle. Its error joins one
-// Problem for each thing that is wrong.
+// New checks the configuration and reads every file that it names; nothing else
+// is asked before Start. Its error joins one Problem for each thing that is wrong.
 func New(configs []Config, opt Options) (*Verifier, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -91,6 +96,9 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 	}
 	if opt.BundleCheck == 0 {
 		opt.BundleCheck = defaultBundleCheck
+	}
+	if opt.EndpointCheck == 0 {
+		opt.EndpointCheck = shortestRefresh
 	}
 	var problems []error
 	for _, p := range Check(configs) {
@@ -106,18 +114,9 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 	for i, cfg := range configs {
 		d := newDomain(cfg)
 		td := spiffeid.RequireTrustDomainFromString(cfg.TrustDomain) // checked by Check
-		d.source = &source{domain: td, name: cfg.Name, path: cfg.Bundle.File, every: opt.BundleCheck,
-			now: opt.Now, log: opt.Log, distinct: v.distinct}
-		if cfg.Bundle.Own {
-			if opt.Own == nil {
-				problems = append(problems, Problem{fmt.Sprintf("[%d].bundle.own", i), "is set, and this broker has no trust domain of its own; give it one in the section trust_domain"})
-				continue
-			}
-			d.source.own = opt.Own
-		}
-		d.source.next.Store(opt.Now().Add(opt.BundleCheck).UnixNano())
-		if err := d.source.reload(); err != nil {
-			problems = append(problems, Problem{fmt.Sprintf("[%d].bundle.%s", i, cfg.Bundle.member()), err.Error()})
+		where, err := v.open(d, td, opt)
+		if err != nil {
+			problems = append(problems, Problem{fmt.Sprintf("[%d].bundle%s", i, where), err.Error()})
 			continue
 		}
 		v.domains[td] = d
@@ -126,12 +125,72 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 	return v, errors.Join(problems...)
 }
 
+// open makes the source of a domain's bundle. A file is read at once: what is
+// wrong with it keeps the broker from starting. An endpoint and the Workload API
+// are not: a partner that is down must not keep anybody else out.
+func (v *Verifier) open(d *domain, td spiffeid.TrustDomain, opt Options) (where string, err error) {
+	s := &source{domain: td, name: d.cfg.Name, maxStale: d.cfg.Bundle.MaxStale, now: opt.Now, log: opt.Log, distinct: v.distinct}
+	d.source = s
+	switch b := d.cfg.Bundle; {
+	case b.Own:
+		if opt.Own == nil {
+			return ".own", errors.New("is set, and this broker has no trust domain of its own; give it one in the section trust_domain")
+		}
+		f := newReadable(s, "the broker's own authority", func() ([]byte, error) { return opt.Own(), nil }, opt.BundleCheck)
+		s.origin, where = f, ".own"
+		err = f.refresh(context.Background())
+	case b.WorkloadAPI != "":
+		s.origin = newWorkload(s, b.WorkloadAPI)
+	case b.URL != "":
+		s.origin, err = newEndpoint(s, b, opt.EndpointCheck, func(td spiffeid.TrustDomain) (*bundle, error) {
+			return v.domains[td].source.usable() // that it is configured was checked by Check
+		})
+		where = map[bool]string{true: ".ca_file", false: ".file"}[b.CAFile != ""]
+	default:
+		f := newFile(s, b.File, opt.BundleCheck)
+		s.origin, where = f, ".file"
+		err = f.refresh(context.Background())
+	}
+	return where, err
+}
+
+// Start keeps the bundles of endpoints and of the Workload API fresh until
+// Close. One that can't be had is no error: SVIDs of its domain are refused
+// until it can, and nothing else is.
+func (v *Verifier) Start(ctx context.Context) {
+	ctx, v.stop = context.WithCancel(ctx)
+	for _, s := range v.sources {
+		v.running.Go(func() { s.origin.run(ctx) })
+	}
+}
+
+// Close ends what Start began.
+func (v *Verifier) Close() {
+	if v.stop != nil {
+		v.stop()
+	}
+	v.running.Wait()
+}
+
+// Refresh asks every source for its bundle now and waits for all of them. How it
+// went is in Status.
+func (v *Verifier) Refresh(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, s := range v.sources {
+		wg.Go(func() { _ = s.origin.refresh(ctx) }) // Status has the failure
+	}
+	wg.Wait()
+}
+
 func newDomain(cfg Config) *domain {
 	if cfg.MaxX509Lifetime == 0 {
 		cfg.MaxX509Lifetime = defaultX509Lifetime
 	}
 	if cfg.MaxJWTLifetime == 0 {
 		cfg.MaxJWTLifetime = defaultJWTLifetime
+	}
+	if cfg.Bundle.MaxStale == 0 {
+		cfg.Bundle.MaxStale = defaultStale
 	}
 	if cfg.Environment == "" {
 		cfg.Environment = "self-hosted"

@@ -45,11 +45,14 @@ func (v *Verifier) verifyX509(chain []*x509.Certificate, now time.Time) (atteste
 	if err != nil {
 		return attested{}, err
 	}
-	b := d.source.bundle()
+	b, err := d.source.usable()
+	if err != nil {
+		return attested{}, err
+	}
 	key := chainKey(chain)
 	proved, known := b.chains.get(key)
 	if !known {
-		if err := checkLeaf(leaf, d.cfg.MaxX509Lifetime); err != nil {
+		if err := checkLeaf(leaf, d.cfg.MaxX509Lifetime, x509.ExtKeyUsageClientAuth); err != nil {
 			return attested{}, err
 		}
 		// Before the chain, so that the most common cause is told from the worst.
@@ -130,8 +133,13 @@ func uriNames(cert *x509.Certificate) ([]string, error) {
 }
 
 // checkLeaf holds what the standard asks of a leaf (X509-SVID sections 4 and 5)
-// and go-spiffe doesn't, and bounds its lifetime.
-func checkLeaf(leaf *x509.Certificate, maxLifetime time.Duration) error {
+// and go-spiffe doesn't, and bounds its lifetime. role is the side of a TLS
+// connection that it is shown on.
+func checkLeaf(leaf *x509.Certificate, maxLifetime time.Duration, role x509.ExtKeyUsage) error {
+	side := "clientAuth"
+	if role == x509.ExtKeyUsageServerAuth {
+		side = "serverAuth"
+	}
 	switch {
 	case leaf.IsCA:
 		return svidInvalid("the X.509-SVID is a CA certificate; a workload's has CA=false")
@@ -143,8 +151,8 @@ func checkLeaf(leaf *x509.Certificate, maxLifetime time.Duration) error {
 		return svidInvalid("the X.509-SVID lacks the key usage digitalSignature")
 	case !hasCriticalKeyUsage(leaf):
 		return svidInvalid("the X.509-SVID's key usage is not marked critical")
-	case len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0 && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth):
-		return svidInvalid("the X.509-SVID has extended key usages, and clientAuth is not among them")
+	case len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0 && !slices.Contains(leaf.ExtKeyUsage, role):
+		return svidInvalid("the X.509-SVID has extended key usages, and %s is not among them", side)
 	case leaf.NotAfter.Sub(leaf.NotBefore) > maxLifetime:
 		return svidInvalid("the X.509-SVID lives for %s, at most %s is taken here; issue shorter ones", leaf.NotAfter.Sub(leaf.NotBefore), maxLifetime)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/proviso-ci/proviso/internal/jose"
 	"github.com/proviso-ci/proviso/internal/keyset"
 	"github.com/proviso-ci/proviso/pass"
+	"github.com/proviso-ci/proviso/runner"
 )
 
 // answer is what a refusal becomes on the wire.
@@ -79,6 +80,8 @@ var answers = map[proviso.Code]answer{
 	proviso.CodeInternal:                serverError,
 	jose.CodeJWKSMalformed:              serverError,
 	keyset.CodeAddress:                  serverError,
+	runner.CodeBundleUnavailable:        serverError,
+	runner.CodeBundleStale:              serverError,
 	pass.CodePassLint:                   serverError,
 	pass.CodeKeyring:                    serverError,
 	credential.CodeTermsMismatch:        serverError,
@@ -102,4 +105,6 @@ var passing = map[proviso.Code]string{
 	proviso.CodeReplayStoreFull:      "30",
 	proviso.CodeDiscoveryUnavailable: "1",
 	proviso.CodeJWKSStale:            "1",
+	runner.CodeBundleUnavailable:     "5",
+	runner.CodeBundleStale:           "5",
 }

@@ -35,7 +35,7 @@ func (c *Config) resolvePaths(dir string) {
 		resolve(&c.Issuers[i].JWKSFile, &c.Issuers[i].CAFile)
 	}
 	for i := range c.Runners {
-		resolve(&c.Runners[i].Bundle.File)
+		c.Runners[i].ResolvePaths(dir)
 	}
 	c.Facts.ResolvePaths(dir)
 }

@@ -86,7 +86,7 @@ func (d *doctor) broker(ctx context.Context, file string) {
 		return
 	}
 	d.issuers(ctx, config)
-	d.runners(config)
+	d.runners(ctx, config)
 	d.policies(ctx, config)
 	if config.Facts.Git != nil {
 		path, err := exec.LookPath("git")
@@ -119,7 +119,7 @@ func (d *doctor) issuers(ctx context.Context, c *Config) {
 	}
 }
 
-func (d *doctor) runners(c *Config) {
+func (d *doctor) runners(ctx context.Context, c *Config) {
 	if len(c.Runners) == 0 {
 		return
 	}
@@ -128,8 +128,13 @@ func (d *doctor) runners(c *Config) {
 		d.say("trust bundles", err, "")
 		return
 	}
+	verifier.Refresh(ctx)
 	for _, s := range verifier.Status() {
-		d.say("trust domain "+s.TrustDomain, s.Problem, "%d X.509 and %d JWT authorities, bundle sequence %d", s.X509Authorities, s.JWTAuthorities, s.Sequence)
+		sequence := "without a sequence"
+		if s.Sequence >= 0 {
+			sequence = fmt.Sprintf("sequence %d", s.Sequence)
+		}
+		d.say("trust domain "+s.TrustDomain, s.Problem, "%d X.509 and %d JWT authorities (bundle %s, from %s)", s.X509Authorities, s.JWTAuthorities, sequence, s.Source)
 	}
 }
 

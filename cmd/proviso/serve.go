@@ -138,6 +138,8 @@ func (r *running) openEvidence(ctx context.Context) (err error) {
 	if r.parts.Runners, err = runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: r.logger}); err != nil {
 		return err
 	}
+	r.parts.Runners.Start(ctx)
+	r.onClose(func() error { r.parts.Runners.Close(); return nil })
 	zone, err := time.LoadLocation(c.Policy.Zone)
 	if err != nil {
 		return err

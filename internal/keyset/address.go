@@ -1,6 +1,7 @@
 package keyset
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"syscall"
@@ -31,6 +32,19 @@ func (r reach) control(_, address string, _ syscall.RawConn) error {
 		return fmt.Errorf("the address to dial can't be read: %w", err)
 	}
 	return r.check(ap.Addr())
+}
+
+// DialControl is for a [net.Dialer] of another package that fetches what is to be
+// trusted: it refuses the same addresses as this one. private lets private
+// networks be dialled, loopback this machine.
+func DialControl(private, loopback bool) func(network, address string, conn syscall.RawConn) error {
+	return reach{private: private, loopback: loopback}.control
+}
+
+// IsAddressError reports whether an error is the refusal of a dialled address.
+func IsAddressError(err error) bool {
+	var e *addressError
+	return errors.As(err, &e)
 }
 
 // Special-purpose addresses that Go's predicates don't know (IANA registries,
@@ -70,7 +84,7 @@ func (r reach) check(addr netip.Addr) error {
 		if r.private {
 			return nil
 		}
-		return &addressError{addr, "which is in a private network, and the configuration doesn't allow that for this issuer"}
+		return &addressError{addr, "which is in a private network, and the configuration doesn't allow that here (allow_private)"}
 	}
 	for _, p := range neverRanges {
 		if p.Contains(addr) {
