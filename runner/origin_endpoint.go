@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -61,13 +60,17 @@ func newEndpoint(to *source, b Bundle, shortest time.Duration, bundleOf func(spi
 				return nil, err
 			}
 		}
-		tlsconfig.HookTLSClientConfig(conf, endpointKeys{to, bundleOf}, tlsconfig.AuthorizeID(id))
-		verify := conf.VerifyPeerCertificate
-		conf.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
-			if err := checkServer(raw); err != nil {
+		verify := tlsconfig.VerifyPeerCertificate(endpointKeys{to, bundleOf}, tlsconfig.AuthorizeID(id))
+		conf.InsecureSkipVerify = true // of the web's names and authorities, which have no say here
+		conf.VerifyConnection = func(state tls.ConnectionState) error {
+			if err := checkServer(state.PeerCertificates); err != nil {
 				return &identityError{err}
 			}
-			if err := verify(raw, chains); err != nil {
+			var raw [][]byte
+			for _, c := range state.PeerCertificates {
+				raw = append(raw, c.Raw)
+			}
+			if err := verify(raw, nil); err != nil {
 				return &identityError{err}
 			}
 			return nil
@@ -125,14 +128,11 @@ func (k endpointKeys) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x50
 }
 
 // checkServer holds of an endpoint's SVID what go-spiffe leaves open.
-func checkServer(raw [][]byte) error {
-	if len(raw) == 0 {
+func checkServer(chain []*x509.Certificate) error {
+	if len(chain) == 0 {
 		return errors.New("it showed no certificate")
 	}
-	leaf, err := x509.ParseCertificate(raw[0])
-	if err != nil {
-		return err
-	}
+	leaf := chain[0]
 	if _, err := spiffeIDOf(leaf); err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (e *endpoint) run(ctx context.Context) {
 		} else {
 			failures = 0
 		}
-		if !pause(ctx, wait-rand.N(wait/10+1)) {
+		if !pause(ctx, wait) {
 			return
 		}
 	}
