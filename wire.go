@@ -100,7 +100,7 @@ type Issued struct {
 
 // CredentialInfo describes the credential; it holds no secret.
 type CredentialInfo struct {
-	Kind     string `json:"kind"` // jwt, x509
+	Kind     string `json:"kind"` // jwt, x509, x509-svid, jwt-svid
 	ID       string `json:"id"`   // jti, or serial number in hex
 	Audience string `json:"audience,omitempty"`
 	// Expires is Unix time in seconds.

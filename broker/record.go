@@ -311,7 +311,9 @@ func issues(kind, tokenType string) bool {
 	case "":
 		return true
 	case proviso.TokenTypeX509:
-		return kind == "x509"
+		return kind == "x509" || kind == "x509-svid"
+	case proviso.TokenTypeJWT:
+		return kind == "jwt" || kind == "jwt-svid"
 	default:
 		return kind == "jwt"
 	}

@@ -159,8 +159,8 @@ func readResponse(doc document.Value) *proviso.TokenResponse {
 func (c *Client) check(req Request, r *proviso.TokenResponse) error {
 	want := "Bearer"
 	switch {
-	case r.IssuedTokenType == proviso.TokenTypeX509:
-		want = "N_A"
+	case r.IssuedTokenType == proviso.TokenTypeX509, r.IssuedTokenType == proviso.TokenTypeJWT:
+		want = "N_A" // a certificate, or a JWT-SVID
 	case c.conf.Prover != nil:
 		want = "DPoP"
 	}

@@ -59,10 +59,12 @@ func problem(path, message string, args ...any) Problem {
 
 // Config is what a grant says about its credential: the section "credential".
 type Config struct {
-	// Kind is jwt or x509. It must be set.
+	// Kind is jwt, x509, x509-svid or jwt-svid. It must be set. The SVIDs are of
+	// the broker's own SPIFFE trust domain (section trust_domain).
 	Kind string `yaml:"kind,omitempty"`
 	// Audience is the one resource that the credential is for, usually its URL.
-	// jwt: it must be set, and becomes aud. x509: not allowed.
+	// jwt and jwt-svid: it must be set, and becomes aud. x509 and x509-svid: not
+	// allowed.
 	Audience string `yaml:"audience,omitempty"`
 	// Scope are the words that the grant can give. A job may ask for fewer; a
 	// job that asks for none gets all that policy leaves. jwt only.
@@ -85,6 +87,8 @@ type Config struct {
 	// URI is the template of the certificate's one subject alternative name: of
 	// URI and DNS exactly one must be set. x509 only. Example:
 	//   uri: spiffe://proviso.acme.example/job/{issuer}/{repository_id}
+	// For x509-svid and jwt-svid URI is the template of the SPIFFE ID, in the
+	// broker's own trust domain, and must be set.
 	URI string `yaml:"uri,omitempty"`
 	// DNS is the template of that name as a DNS name. x509 only.
 	DNS string `yaml:"dns,omitempty"`
@@ -119,8 +123,11 @@ type PlanRequest struct {
 	// Holder are the keys that the caller proved in this request: that of its
 	// DPoP proof, that of its TLS client certificate, both or none.
 	Holder pass.Confirmation
-	// CSR is a certificate signing request in PEM; kind x509 needs one.
+	// CSR is a certificate signing request in PEM; kinds x509 and x509-svid need one.
 	CSR []byte
+	// Audience is whom a runner of the own trust domain wants a JWT-SVID for. A
+	// job has no such wish: its audience is the grant's.
+	Audience string
 }
 
 // Material is what minting needs besides the terms.
@@ -172,7 +179,7 @@ type kind struct {
 	prepare func(m *Minter, o *Offer) error
 }
 
-var kinds = []kind{jwtKind, x509Kind}
+var kinds = []kind{jwtKind, x509Kind, x509SVIDKind, jwtSVIDKind}
 
 // Validate gives what is wrong, by the path of the member.
 func (c Config) Validate() []Problem {
@@ -214,6 +221,8 @@ type Options struct {
 	// kind is an error at start.
 	Keys      *pass.Keyring
 	Authority *Authority
+	// Domain issues SVIDs; nil without a trust domain of the broker's own.
+	Domain *Domain
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }

@@ -38,6 +38,9 @@ const (
 	formDNS
 	// formPlain: a value of a subject's common name: unreserved characters.
 	formPlain
+	// formSPIFFE: a value is one segment of a SPIFFE ID's path. Whatever is not
+	// (a slash, "..", a percent sign) is refused: SPIFFE IDs know no encoding.
+	formSPIFFE
 )
 
 // jobNames are the members of input.identity that a template may use. They are
@@ -97,6 +100,8 @@ func (t template) check() error {
 	switch t.form {
 	case formURI:
 		return checkURI(t.text, sample, t.parts)
+	case formSPIFFE:
+		return checkSPIFFETemplate(t.text, sample, t.parts)
 	case formDNS:
 		return checkDNS(sample)
 	case formSubject:
@@ -123,6 +128,23 @@ func checkURI(text, sample string, parts []part) error {
 		return fmt.Errorf("%q: scheme and host are lower-case text without placeholders, a path follows", text)
 	}
 	return checkSegments(u.Path)
+}
+
+// checkSPIFFETemplate wants the trust domain as literal text, and every value as
+// a whole segment: half of one is how "runner-1" and "runner-1-evil" become alike.
+func checkSPIFFETemplate(text, sample string, parts []part) error {
+	rest, ok := strings.CutPrefix(sample, "spiffe://")
+	domain, _, _ := strings.Cut(rest, "/")
+	if !ok || checkDomainName(domain) != nil || len(parts) == 0 || !strings.HasPrefix(parts[0].literal, "spiffe://"+domain+"/") {
+		return fmt.Errorf("%q is not a SPIFFE ID whose trust domain is written out, as spiffe://ci.acme.example/job/{issuer}/{repository_id}", text)
+	}
+	for i, p := range parts {
+		last := i == len(parts)-1
+		if p.name != "" && (i == 0 || !strings.HasSuffix(parts[i-1].literal, "/") || !last && !strings.HasPrefix(parts[i+1].literal, "/")) {
+			return fmt.Errorf("%q: {%s} must be a whole segment of the path", text, p.name)
+		}
+	}
+	return checkSPIFFEID(sample, domain)
 }
 
 func checkSegments(path string) error {
@@ -184,8 +206,11 @@ func (t template) expand(v values) (string, error) {
 
 // limit: AWS takes a sub of at most 255 characters; RFC 5280 bounds the others.
 func (f form) limit() int {
-	if f == formPlain {
+	switch f {
+	case formPlain:
 		return 64
+	case formSPIFFE:
+		return maxSPIFFEID
 	}
 	return 255
 }
@@ -198,6 +223,8 @@ func (f form) write(text string) (written, problem string) {
 		return encodeSubject(text), ""
 	case f == formDNS && (len(text) > 63 || !only(text, isLabelChar) || text[0] == '-' || text[len(text)-1] == '-'):
 		return "", "is not one lower-case DNS label"
+	case f == formSPIFFE && (text == "." || text == ".." || !only(text, isPathChar)):
+		return "", "is not one segment of a SPIFFE ID: letters, digits, dots, dashes and underscores"
 	case f != formDNS && (text == "." || text == ".." || !only(text, isUnreserved)):
 		return "", "has characters beyond letters, digits and -._~"
 	}
