@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"broker"},
 	{"policy"},
 	{"facts", "credential", "client"},
-	{"gate", "runner", "plan"},
+	{"gate", "runner", "fleet", "plan"},
 	{"identity", "audit", "pass", "inventory"},
 	{"store", "internal/keyset", "trust"},
 	{"internal/jose"},

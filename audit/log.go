@@ -59,10 +59,10 @@ type Log struct {
 
 // request is one entry on its way to the disk.
 type request struct {
-	entry  Entry  // the writer's own copy
-	terms  *Terms // nil unless the entry says "allowed"
-	once   Once
-	revoke *store.Revocation
+	entry Entry  // the writer's own copy
+	terms *Terms // nil unless the entry says "allowed"
+	once  Once
+	with  func(*store.Tx) error // of a note
 
 	body     []byte // entry in canonical JSON, without the time of recording
 	recorded int    // where the time of recording stands in body
@@ -215,17 +215,20 @@ func (l *Log) Refuse(ctx context.Context, e *Entry) error {
 // Note records e as an event that is no answer to a request. Its Type must be
 // set, and is not Decision; Message says what happened.
 func (l *Log) Note(ctx context.Context, e *Entry) error {
-	return l.noteWith(ctx, e, nil)
+	return l.NoteWith(ctx, e, nil)
 }
 
 // Revoke ends a credential before it expires, and records e with it, as Note
 // does: the two are durable together.
 func (l *Log) Revoke(ctx context.Context, e *Entry, r store.Revocation) error {
-	return l.noteWith(ctx, e, &r)
+	return l.NoteWith(ctx, e, func(tx *store.Tx) error { return tx.Revoke(r) })
 }
 
-func (l *Log) noteWith(ctx context.Context, e *Entry, revoke *store.Revocation) error {
-	r := &request{entry: *e, revoke: revoke}
+// NoteWith records e as Note does, in one transaction with what the function
+// writes: an event and its effect are durable together, or neither is. An error
+// of the function fails whatever is written at the same time.
+func (l *Log) NoteWith(ctx context.Context, e *Entry, with func(*store.Tx) error) error {
+	r := &request{entry: *e, with: with}
 	r.entry.Code = ""
 	if r.entry.Type == "" || r.entry.Type == Decision {
 		return unavailable(errors.New("an event has to have a type of its own"))

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"github.com/proviso-ci/proviso/store"
 )
 
 // Once is the claim of a commit to be the only one with its key.
@@ -18,6 +20,12 @@ type Once struct {
 	// Off gives up "once", for an issuer whose replay mode is off by name. A
 	// zero Once is an error, so that nobody gives it up by forgetting it.
 	Off bool
+	// With writes more into the transaction that makes the decision durable. If
+	// it gives store.ErrGone, what it wanted to use up was used before, and the
+	// decision is recorded as a replay; any other error is one of the store.
+	With func(*store.Tx) error
+	// Again is the sentence for who comes a second time, where it isn't a job.
+	Again string
 }
 
 // Warrant is a recorded permission to mint exactly one credential. Only

@@ -129,10 +129,8 @@ func (l *Log) append(batch []*request) (next *edge, signed []byte, err error) {
 		if r.terms != nil && !r.once.Off {
 			r.claim(tx)
 		}
-		if r.revoke != nil {
-			if err := tx.Revoke(*r.revoke); err != nil {
-				return nil, nil, err
-			}
+		if err := r.writeMore(tx); err != nil {
+			return nil, nil, err
 		}
 		strconv.AppendInt(r.body[:r.recorded], recorded, 10) // in place
 		next.add(tlog.RecordHash(r.body))
@@ -161,8 +159,7 @@ func (r *request) claim(tx *store.Tx) {
 	case err == nil && fresh:
 		return
 	case err == nil:
-		r.refused = proviso.Refuse(proviso.StageRecord, proviso.CodeReplay,
-			"this job token has already bought a credential of this grant, and it buys only one: let the job ask its platform for a new token")
+		r.refused = r.replayed()
 	case errors.Is(err, store.ErrKeysFull):
 		r.refused = proviso.Refuse(proviso.StageRecord, proviso.CodeReplayStoreFull,
 			"the broker holds as many used tokens as it can remember, and forgets none before it has expired; try again in a few minutes").Because(err)
@@ -170,6 +167,36 @@ func (r *request) claim(tx *store.Tx) {
 		r.refused = proviso.Refuse(proviso.StageRecord, proviso.CodeReplayStore,
 			"the broker could not keep this job token as used, and so it can't be used").Because(err)
 	}
+	r.refuse()
+}
+
+func (r *request) replayed() *proviso.Refusal {
+	again := r.once.Again
+	if again == "" {
+		again = "this job token has already bought a credential of this grant, and it buys only one: let the job ask its platform for a new token"
+	}
+	return proviso.Refuse(proviso.StageRecord, proviso.CodeReplay, "%s", again)
+}
+
+// writeMore lets the caller's own rows join the transaction.
+func (r *request) writeMore(tx *store.Tx) error {
+	if r.with != nil {
+		return r.with(tx)
+	}
+	if r.terms == nil || r.once.With == nil {
+		return nil
+	}
+	err := r.once.With(tx)
+	if errors.Is(err, store.ErrGone) {
+		r.refused = r.replayed()
+		r.refuse()
+		return nil
+	}
+	return err
+}
+
+// refuse turns the request into the record of its refusal.
+func (r *request) refuse() {
 	r.terms = nil
 	r.entry.SetRefusal(r.refused)
 	if e := &r.entry; r.serialise() != nil {

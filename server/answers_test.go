@@ -22,7 +22,7 @@ func TestCodesBecomeWhatTheirCommentsSay(t *testing.T) {
 	oauth := map[string]string{"timeout_body": "invalid_request", "host": "invalid_request", "context_malformed": "invalid_authorization_details"}
 	elsewhere := map[string]bool{"token_binding": true, "scope_insufficient": true, "enrichment_unavailable": true}
 	seen := 0
-	for _, pattern := range []string{"*.go", "server/*.go", "identity/*.go", "runner/*.go", "credential/*.go", "pass/*.go", "broker/*.go", "facts/*.go"} {
+	for _, pattern := range []string{"*.go", "server/*.go", "identity/*.go", "runner/*.go", "credential/*.go", "pass/*.go", "broker/*.go", "facts/*.go", "fleet/*.go"} {
 		files, err := filepath.Glob(filepath.Join("..", pattern))
 		if err != nil {
 			t.Fatal(err)
