@@ -29,13 +29,14 @@ import (
 
 	"github.com/proviso-ci/proviso/audit"
 	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/fleet"
 	"github.com/proviso-ci/proviso/identity"
 	"github.com/proviso-ci/proviso/pass"
 	"github.com/proviso-ci/proviso/policy"
 	"github.com/proviso-ci/proviso/runner"
 )
 
-// Parts are what the flow is made of. All but Tracer are required.
+// Parts are what the flow is made of. All but Tracer and Enrolment are required.
 type Parts struct {
 	Identities *identity.Verifier
 	Runners    *runner.Verifier
@@ -43,7 +44,11 @@ type Parts struct {
 	Policies   *policy.Engine
 	Audit      *audit.Log
 	Proofs     *pass.ProofChecker
-	Logger     *slog.Logger
+	// Fleet is the standing of runners, Enrolment what those of the broker's own
+	// trust domain get; nil where there is no such fleet.
+	Fleet     *fleet.Fleet
+	Enrolment *Enrolment
+	Logger    *slog.Logger
 	// Tracer makes a span for each stage; nil makes none.
 	Tracer trace.Tracer
 	// Now is the clock; nil is time.Now.
@@ -76,7 +81,7 @@ const (
 // New joins the parts. issuers names the configured issuers.
 func New(parts Parts, grants map[string]*Grant, issuers []string) (*Broker, error) {
 	if parts.Identities == nil || parts.Runners == nil || parts.Facts == nil || parts.Policies == nil ||
-		parts.Audit == nil || parts.Proofs == nil || parts.Logger == nil {
+		parts.Audit == nil || parts.Proofs == nil || parts.Fleet == nil || parts.Logger == nil {
 		return nil, errors.New("broker: a part of the flow is missing")
 	}
 	if parts.Now == nil {

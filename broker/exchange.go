@@ -73,6 +73,9 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 		return nil, err
 	}
 	rec.learnRunner(run)
+	if err := b.standing(run); err != nil {
+		return nil, err
+	}
 	if err := grant.accepts(run); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/internal/jose"
 )
 
 // maxCSR is enough for RSA-4096 and all names that a template gives.
@@ -65,6 +66,23 @@ func readCSR(text []byte) (request, error) {
 	}
 	keySum, sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo), sha256.Sum256(csr.Raw)
 	return request{public: csr.PublicKey, keyHash: hex.EncodeToString(keySum[:]), hash: hex.EncodeToString(sum[:]), names: names}, nil
+}
+
+// RequestKey is the RFC 7638 thumbprint of the key that a request proves.
+func RequestKey(csr []byte) (string, error) {
+	if len(csr) == 0 {
+		return "", proviso.Refuse(proviso.StageCredential, CodeCSRMissing, "a certificate signing request (PEM) is missing")
+	}
+	req, err := readCSR(csr)
+	if err != nil {
+		return "", err
+	}
+	for _, alg := range []jose.Alg{jose.ES256, jose.ES384, jose.EdDSA, jose.RS256} {
+		if key, err := jose.NewKey("", alg, req.public); err == nil {
+			return key.Thumbprint(), nil
+		}
+	}
+	return "", rejected("its key has no thumbprint")
 }
 
 func rejected(why string, args ...any) *proviso.Refusal {

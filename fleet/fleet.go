@@ -218,9 +218,9 @@ func (f *Fleet) Join(ctx context.Context, name, evidence string, ticket *Ticket)
 		return &Joining{f, row, ticket}, nil
 	case !old.Banned.IsZero():
 		return nil, banned(old)
-	case ticket == nil && !old.MustJoin && now.Before(old.Expires):
-		return nil, refuse(CodeRunnerJoined, "%s has joined, and its SVID is good until %s: by this evidence it joins once; let the operator allow it again (proviso runner reattest)",
-			name, old.Expires.UTC().Format(time.RFC3339))
+	case ticket == nil && !old.MustJoin && (now.Before(old.Expires) || old.Evidence != evidence):
+		return nil, refuse(CodeRunnerJoined, "%s has joined by %s, and its SVID is good until %s: by evidence it joins once; let the operator allow it again (proviso runner reattest)",
+			name, old.Evidence, old.Expires.UTC().Format(time.RFC3339))
 	}
 	row.ValidFrom = now.Truncate(time.Second).Add(time.Second)
 	wait := time.NewTimer(row.ValidFrom.Sub(now))

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -124,3 +125,46 @@ func (t template) has(variable string) bool {
 	}
 	return false
 }
+
+// Variables are the names in the braces of the entry's first template.
+func (c Config) Variables() []string {
+	var names []string
+	for _, text := range c.templates()[:min(1, len(c.templates()))] {
+		t, _ := parseTemplate(text) // checked by Check
+		for _, s := range t {
+			if s.variable != "" {
+				names = append(names, s.variable)
+			}
+		}
+	}
+	return names
+}
+
+// Expand writes the path of a runner by the entry's first template: every
+// variable needs a value, and every value is one segment that the template
+// reads back as it was.
+func (c Config) Expand(values map[string]string) (string, error) {
+	names := c.Variables()
+	for name := range values {
+		if !slices.Contains(names, name) {
+			return "", fmt.Errorf("the runners' path has no {%s}; it has %s", name, strings.Join(names, ", "))
+		}
+	}
+	path := c.templates()[0]
+	for _, name := range names {
+		if values[name] == "" {
+			return "", fmt.Errorf("{%s} of the runners' path %s has no value", name, c.templates()[0])
+		}
+		if !isValue(values[name]) {
+			return "", fmt.Errorf("{%s} can't be %s: it is one segment of a SPIFFE ID's path, of letters, digits, dots, dashes and underscores, and begins with a letter, a digit or an underscore", name, quoted(values[name]))
+		}
+		path = strings.Replace(path, "{"+name+"}", values[name], 1)
+	}
+	if len(path) > maxID/2 {
+		return "", fmt.Errorf("the path has %d bytes, at most %d", len(path), maxID/2)
+	}
+	return path, nil
+}
+
+// IsSegment reports whether a text can be one segment of a runner's path.
+func IsSegment(s string) bool { return len(s) <= 100 && isValue(s) }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/credential"
+	"github.com/proviso-ci/proviso/fleet"
 	"github.com/proviso-ci/proviso/internal/jose"
 	"github.com/proviso-ci/proviso/internal/keyset"
 	"github.com/proviso-ci/proviso/pass"
@@ -86,6 +87,7 @@ var answers = map[proviso.Code]answer{
 	pass.CodeKeyring:                    serverError,
 	credential.CodeTermsMismatch:        serverError,
 	credential.CodeCertificateLint:      serverError,
+	fleet.CodeFleetFull:                 serverError,
 }
 
 func answerFor(code proviso.Code) answer {

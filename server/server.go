@@ -193,6 +193,9 @@ type Parts struct {
 	Log, Entries http.Handler
 	// CA is the PEM certificate of the authority for kind x509; nil without one.
 	CA func() []byte
+	// Bundle is the bundle of the broker's own trust domain, and how often others
+	// are asked to fetch it; nil without one.
+	Bundle func() (body []byte, hint time.Duration)
 	// Ready says why the broker can't work now, nil if it can.
 	Ready func() error
 	// Proofs checks DPoP proofs.
@@ -233,6 +236,9 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", s.serveDiscovery)
 	mux.HandleFunc("GET /jwks", s.serveJWKS)
 	mux.HandleFunc("GET /ca.pem", s.serveCA)
+	mux.HandleFunc("GET /spiffe/bundle", s.serveBundle)
+	mux.HandleFunc("POST /runner/join", s.runnerJoin)
+	mux.HandleFunc("POST /runner/renew", s.runnerRenew)
 	mux.Handle("GET /log/", http.StripPrefix("/log", s.parts.Log))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
