@@ -14,7 +14,7 @@ import (
 )
 
 // brokersPackages are those whose code runs in a broker or a gate.
-var brokersPackages = []string{"server", "broker", "policy", "facts", "credential", "gate", "runner", "identity", "audit", "pass", "store",
+var brokersPackages = []string{"server", "broker", "policy", "facts", "fleet", "credential", "gate", "runner", "identity", "audit", "pass", "store",
 	"internal/keyset", "internal/jose", "internal/document"}
 
 // code is what a look at the source finds: what can remember something from

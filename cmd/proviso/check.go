@@ -65,7 +65,8 @@ func (c *Config) check() []problem {
 	for _, p := range findings {
 		out = append(out, problem{p.Path, p.Message, true})
 	}
-	for _, p := range runner.Check(c.Runners) {
+	out = append(out, c.checkDomain()...)
+	for _, p := range runner.Check(c.runnerConfigs()) {
 		add("runners"+p.Path, "%s", p.Message)
 	}
 	for _, p := range facts.Check(c.Facts) {
@@ -150,7 +151,7 @@ func (c *Config) checkFiles() []problem {
 		identities.Close()
 	}
 	out = append(out, problemsIn(err, "issuers")...)
-	_, err = runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: quiet})
+	_, err = runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: quiet, Own: c.emptyBundle()})
 	out = append(out, problemsIn(err, "runners")...)
 	gatherer, err := facts.New(c.Facts, facts.Options{Log: quiet})
 	if err == nil {

@@ -35,6 +35,11 @@ type Config struct {
 	Issuers []identity.IssuerConfig `yaml:"issuers"`
 	// Runners are the trust domains whose workloads are believed as runners.
 	Runners []runner.Config `yaml:"runners,omitempty"`
+	// TrustDomain is the broker's own SPIFFE trust domain, for grants of the kinds
+	// x509-svid and jwt-svid and for a fleet of its own; absent when it has none.
+	TrustDomain credential.DomainConfig `yaml:"trust_domain,omitempty"`
+	// Fleet are the runners of the broker's own trust domain.
+	Fleet broker.FleetConfig `yaml:"fleet,omitempty"`
 	// Policy is where the Rego is.
 	Policy policy.Config `yaml:"policy"`
 	// Grants are what can be asked for, by name.

@@ -123,7 +123,7 @@ func (d *doctor) runners(ctx context.Context, c *Config) {
 	if len(c.Runners) == 0 {
 		return
 	}
-	verifier, err := runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: quiet})
+	verifier, err := runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: quiet, Own: c.emptyBundle()})
 	if err != nil {
 		d.say("trust bundles", err, "")
 		return

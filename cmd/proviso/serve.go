@@ -17,6 +17,7 @@ import (
 	"github.com/proviso-ci/proviso/broker"
 	"github.com/proviso-ci/proviso/credential"
 	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/fleet"
 	"github.com/proviso-ci/proviso/identity"
 	"github.com/proviso-ci/proviso/pass"
 	"github.com/proviso-ci/proviso/policy"
@@ -85,6 +86,7 @@ type running struct {
 	db     *store.DB
 	log    *audit.Log
 
+	domain     *credential.Domain // the broker's own trust domain; nil without one
 	identities *identity.Verifier
 	parts      broker.Parts
 	broker     *broker.Broker
@@ -103,7 +105,7 @@ func start(ctx context.Context, c *Config, logger *slog.Logger) (_ *running, err
 	}()
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r.onClose(func() error { cancel(); return nil })
-	for _, build := range []func(context.Context) error{r.openRecord, r.openEvidence, r.openFlow} {
+	for _, build := range []func(context.Context) error{r.openRecord, r.openDomain, r.openEvidence, r.openFlow} {
 		if err := build(background); err != nil {
 			return nil, err
 		}
@@ -123,7 +125,8 @@ func (r *running) openRecord(ctx context.Context) (err error) {
 	}
 	r.onClose(r.log.Close)
 	r.parts.Audit = r.log
-	return nil
+	r.parts.Fleet, err = fleet.Open(ctx, r.db, r.log, nil)
+	return err
 }
 
 // openEvidence opens who asks, where it runs, what else is true, may it.
@@ -135,7 +138,7 @@ func (r *running) openEvidence(ctx context.Context) (err error) {
 	r.identities.Start(ctx)
 	r.onClose(func() error { r.identities.Close(); return nil })
 	r.parts.Identities = r.identities
-	if r.parts.Runners, err = runner.New(c.Runners, runner.Options{Audience: c.Server.URL, Log: r.logger}); err != nil {
+	if r.parts.Runners, err = runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: r.logger, Own: r.ownBundle()}); err != nil {
 		return err
 	}
 	r.parts.Runners.Start(ctx)
@@ -173,8 +176,15 @@ func (r *running) openFlow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	grants, err := r.openGrants(credential.Options{Issuer: c.Server.URL, Keys: keys, Authority: authority})
+	minter, err := credential.New(credential.Options{Issuer: c.Server.URL, Keys: keys, Authority: authority, Domain: r.domain})
 	if err != nil {
+		return err
+	}
+	grants, err := r.openGrants(minter)
+	if err != nil {
+		return err
+	}
+	if err := r.openEnrolment(minter); err != nil {
 		return err
 	}
 	tracer, flush, err := newTracer(ctx, c.Telemetry, r.logger)
@@ -191,19 +201,18 @@ func (r *running) openFlow(ctx context.Context) error {
 	metrics := server.NewMetrics(version())
 	measure(metrics, r.broker, r.log, r.parts.Policies, r.identities)
 	r.server, err = server.New(c.Server, server.Parts{
-		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM,
+		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM, Bundle: r.publishedBundle(),
 		Log: audit.Handler(r.db, false), Entries: audit.Handler(r.db, true), Proofs: r.parts.Proofs,
 		Ready:  func() error { return r.log.Status().Err },
 		Logger: r.logger, Metrics: metrics,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return r.serveFleet(ctx, minter)
 }
 
-func (r *running) openGrants(options credential.Options) (map[string]*broker.Grant, error) {
-	minter, err := credential.New(options)
-	if err != nil {
-		return nil, err
-	}
+func (r *running) openGrants(minter *credential.Minter) (map[string]*broker.Grant, error) {
 	grants := map[string]*broker.Grant{}
 	for name, config := range r.config.Grants {
 		grant, err := broker.NewGrant(name, config, minter)

@@ -20,8 +20,8 @@ import (
 	"github.com/proviso-ci/proviso/lab"
 )
 
-// fleet is a site with a door under TLS and runners with SVIDs.
-type fleet struct {
+// svidSite is a site with a door under TLS and runners with SVIDs.
+type svidSite struct {
 	*site
 	spiffe *lab.SPIFFE
 }
@@ -32,11 +32,11 @@ const fleetGrants = `  mtls: {policy: open, resource: {service: shipping}, crede
   cluster: {policy: open, runner: none, resource: {service: shipping}, credential: {kind: x509, uri: "spiffe://acme.example/job/{issuer}/{repository_id}", common_name: "{issuer}-{repository_id}"}}
 `
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T) *svidSite {
 	t.Helper()
 	authority := made(lab.NewSPIFFE("runners.acme.example", "", lab.SPIFFEOptions{}))(t)
 	t.Cleanup(func() { _ = authority.Close() })
-	return &fleet{spiffe: authority, site: newSite(t, plan{https: true, grants: fleetGrants,
+	return &svidSite{spiffe: authority, site: newSite(t, plan{https: true, grants: fleetGrants,
 		sections: "runners: [{name: fleet, trust_domain: runners.acme.example, bundle: {file: " + authority.BundleFile() + "}, path: \"/runner/{id}\"}]"})}
 }
 
@@ -86,7 +86,7 @@ func TestRunnersProveThemselvesByTheirCertificate(t *testing.T) {
 }
 
 // guarded starts a resource under TLS, behind a gate of the broker's tokens.
-func (f *fleet) guarded() *lab.Resource {
+func (f *svidSite) guarded() *lab.Resource {
 	var guarded http.Handler
 	resource := made(lab.NewResource(lab.ResourceOptions{TLS: f.web, Guard: func(service http.Handler) http.Handler {
 		guarded = service
@@ -101,7 +101,7 @@ func (f *fleet) guarded() *lab.Resource {
 	return resource
 }
 
-func (f *fleet) deploy(resource *lab.Resource, cert *tls.Certificate, token string) int {
+func (f *svidSite) deploy(resource *lab.Resource, cert *tls.Certificate, token string) int {
 	req := made(http.NewRequest(http.MethodPost, resource.URL()+"/deploy", nil))(f.t)
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp := made(f.holding(cert).Do(req))(f.t)
