@@ -44,6 +44,11 @@ func (c *canaries) token(edits ...lab.Edit) string {
 	return c.secret("a job's token", c.s.token(lab.Job{}, edits...))
 }
 
+// short makes another platform's token, of few claims: it fits where texts fit.
+func (c *canaries) short() string {
+	return c.secret("a short token", made(made(labKey())(c.t).Sign([]byte(`{"alg":"ES256"}`), fmt.Appendf(nil, `{"jti":"canary-%d"}`, len(c.sent))))(c.t))
+}
+
 // do sends a request and keeps what came, but for the credential itself.
 func (c *canaries) do(method, path, contentType, body string, headers ...string) *proviso.TokenResponse {
 	c.t.Helper()
@@ -124,12 +129,14 @@ func TestCanariesStayInside(t *testing.T) {
 		"csr", "client_id", "client_secret", "authorization_details", "no_such_parameter"} {
 		c.ask(exchangeForm(good, "deploy", name, c.token()))
 		c.ask(exchangeForm(good, "deploy", name, c.token(), "actor_token_type", proviso.TokenTypeJWT))
+		c.ask(exchangeForm(c.token(), "deploy", name, c.short()))
 		twice := exchangeForm(good, "deploy")
 		twice[name] = append(twice[name], c.token(), c.token())
 		c.ask(twice)
 	}
 	for _, member := range []string{"type", "purpose", "annotation", "action", "ticket_id", "requested_ttl", "no_such_member"} {
 		c.ask(exchangeForm(c.token(), "deploy", "authorization_details", fmt.Sprintf(`[{"type":"proviso_intent",%q:%q}]`, member, c.token())))
+		c.ask(exchangeForm(c.token(), "deploy", "authorization_details", fmt.Sprintf(`[{"type":"proviso_intent",%q:"as %s"}]`, member, c.short())))
 		c.ask(exchangeForm(c.token(), "deploy", "authorization_details", fmt.Sprintf(`[{"type":"proviso_intent",%q:"x"}]`, c.token())))
 	}
 	c.ask(url.Values{c.token(): {c.token()}})
