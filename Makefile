@@ -4,6 +4,7 @@ GO    ?= go
 BIN   := bin/proviso
 FUZZTIME ?= 10s
 export GOFLAGS ?= -buildvcs=auto
+export PATH := $(PATH):/usr/local/go/bin # where Go's own archive goes, in shells that don't look there
 
 .DEFAULT_GOAL := help
 

@@ -47,8 +47,9 @@ func runDemo(ctx context.Context, out io.Writer) (err error) {
 		}
 	}()
 	p := newPage(out)
-	fmt.Fprintf(out, "A broker at %s, CI issuers that sign like GitHub and GitLab, a fleet of runners with\n", w.url)
+	fmt.Fprintf(out, "A broker at %s, CI issuers that sign like GitHub and GitLab, runners with\n", w.url)
 	fmt.Fprintf(out, "SPIFFE identities, a ticket system, a rota, a git repository, and a resource behind a gate.\n")
+	fmt.Fprintf(out, "Each line is one request of a CI job: what it asked for, what the broker decided, and why.\n")
 	var receipts []*proviso.TokenResponse
 	var failures error
 	granted, refusals := 0, 0
@@ -65,6 +66,9 @@ func runDemo(ctx context.Context, out io.Writer) (err error) {
 				receipts = append(receipts, performed.answer)
 				granted++
 			} else {
+				refusals++
+			}
+			if performed.afterwards.asked != "" {
 				refusals++
 			}
 		}
@@ -105,8 +109,9 @@ func (w *world) verify(ctx context.Context, receipts []*proviso.TokenResponse) (
 	if err != nil {
 		return "the log does not verify", err
 	}
-	return fmt.Sprintf("%d receipts and the whole log of %d entries verified offline, with the public key alone:\n  %s",
-		len(receipts), report.Size, key), nil
+	return fmt.Sprintf(`Every request has an entry in the log, also every refusal, and every grant a receipt.
+  %d receipts and the whole log of %d entries verified offline, with the log's public key alone:
+  %s`, len(receipts), report.Size, key), nil
 }
 
 // page prints the demo's table: what was asked, what was decided, why.
@@ -117,8 +122,8 @@ type page struct {
 }
 
 const (
-	askedWidth = 50
-	pageWidth  = 118
+	askedWidth = 44
+	pageWidth  = 102
 )
 
 func newPage(out io.Writer) *page {
@@ -159,12 +164,20 @@ func (p *page) scene(s *performance, failure error) {
 	if failure != nil {
 		word = p.paint("31", "WRONG! ")
 	}
-	why := wrap(s.why(), p.width-askedWidth-14)
-	asked := wrap(s.scene.asked, askedWidth-2)
-	for i := range max(len(why), len(asked)) {
+	p.row(s.scene.asked, word, s.why())
+	if a := s.afterwards; a.asked != "" {
+		p.row(a.asked, p.paint("33", "refused"), a.why)
+	}
+}
+
+// row prints what was asked, what was decided, and why, as wide as they may be.
+func (p *page) row(asked, word, reason string) {
+	why := wrap(reason, p.width-askedWidth-14)
+	lines := wrap(asked, askedWidth-2)
+	for i := range max(len(why), len(lines)) {
 		left, right, decided := "", "", "       "
-		if i < len(asked) {
-			left = asked[i]
+		if i < len(lines) {
+			left = lines[i]
 		}
 		if i < len(why) {
 			right = why[i]
@@ -183,7 +196,12 @@ func (s *performance) why() string {
 	switch {
 	case s.answer != nil:
 		c := s.answer.Proviso.Credential
-		parts = append(parts, fmt.Sprintf("%s for %s, %s, %s", s.answer.TokenType, strings.TrimPrefix(c.Audience, "https://"), s.answer.Scope, (time.Duration(s.answer.ExpiresIn+1)*time.Second).Truncate(time.Minute)))
+		bound := ""
+		if s.answer.TokenType == "DPoP" {
+			bound = ", bound to the job's key"
+		}
+		parts = append(parts, fmt.Sprintf("token for %s: %s, %d min%s", strings.TrimPrefix(c.Audience, "https://"),
+			strings.ReplaceAll(s.answer.Scope, " ", ", "), (s.answer.ExpiresIn+1)/60, bound))
 	case s.refusal != nil && len(s.refusal.Reasons) > 0:
 		for _, r := range s.refusal.Reasons {
 			parts = append(parts, r.Message)

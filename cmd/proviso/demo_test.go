@@ -29,13 +29,13 @@ func TestDemo(t *testing.T) {
 	}
 	for _, line := range []string{
 		`(?m)^The six policies$`, `(?m)^The main attacks$`, `(?m)^The record$`,
-		`(?m)^    deploy from main, signed commit, office hours     granted  DPoP for deploy\.acme\.example`,
-		`(?m)^    the same from branch release/1\.2                  refused  branch is release/1\.2, policy wants main$`,
-		`(?m)^    globex's job, acme's data                         refused  identity\.tenant is globex, `,
-		`(?m)the second$\n^ +time: refused \(replay\)$`,
-		`401 as a bearer, 401 with another\n +key`,
-		`(?m)^  8 receipts and the whole log of \d+ entries verified offline, with the public key alone:$`,
-		`(?m)^8 granted, 13 refused, each as it must be, in \d+\.\d s\.$`,
+		`(?m)^    deploy from main, signed, in office hours   granted  token for deploy\.acme\.example: deploy,$`,
+		`(?m)^    the same from branch release/1\.2            refused  branch is release/1\.2, policy wants main$`,
+		`(?m)^    globex's job, acme's data                   refused  identity\.tenant is globex, `,
+		`(?m)^    the same token, a second time               refused  replay: `,
+		`(?m)^    a thief shows it to the resource            refused  by the resource: 401 without a proof, 401$`,
+		`(?m)^  8 receipts and the whole log of \d+ entries verified offline, with the log's public key alone:$`,
+		`(?m)^8 granted, 15 refused, each as it must be, in \d+\.\d s\.$`,
 	} {
 		if !regexp.MustCompile(line).MatchString(said) {
 			t.Errorf("the demo does not say %s:\n%s", line, said)

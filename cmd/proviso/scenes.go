@@ -47,7 +47,9 @@ type performance struct {
 	answer  *proviso.TokenResponse
 	refusal *proviso.TokenError
 	prover  *pass.Prover
-	then    string // what the resource, or the second request, said
+	then    string // what the resource said
+	// afterwards is an attack with what was granted, and how it was refused.
+	afterwards struct{ asked, why string }
 	took    time.Duration
 }
 
@@ -60,7 +62,7 @@ func acts(w *world) []act {
 	main := lab.Job{Commit: w.signed}
 	return []act{
 		{"The six policies", []scene{
-			{title: "deployment approval", asked: "deploy from main, signed commit, office hours", issuer: github, job: main, grant: "deploy-production", then: deploys},
+			{title: "deployment approval", asked: "deploy from main, signed, in office hours", issuer: github, job: main, grant: "deploy-production", then: deploys},
 			{title: "", asked: "the same from branch release/1.2", issuer: github, job: lab.Job{Commit: w.release, Branch: "release/1.2"}, grant: "deploy-production", want: proviso.CodePolicyDenied},
 			{title: "", asked: "the same with an unsigned commit", issuer: github, job: lab.Job{Commit: w.bare}, grant: "deploy-production", want: proviso.CodePolicyDenied},
 			{title: "ticket for critical services", asked: "deploy with ticket CHG-42 (approved)", issuer: github, job: main, grant: "deploy-critical", intent: proviso.Intent{TicketID: "CHG-42"}},
@@ -75,12 +77,12 @@ func acts(w *world) []act {
 			{title: "", asked: "hotfix without an annotation", issuer: github, job: main, grant: "hotfix", intent: proviso.Intent{Action: "deploy_hotfix"}, want: proviso.CodePolicyDenied},
 		}},
 		{"The main attacks", []scene{
-			{title: "replay", asked: "the token of a granted request, once more", issuer: github, job: main, grant: "read-tenant-data", then: replays},
+			{title: "replay", asked: "a job's token", issuer: github, job: main, grant: "read-tenant-data", then: replays},
 			{title: "wrong audience", asked: "a job token that was meant for a cloud's STS", issuer: github, job: main, audience: "sts.amazonaws.com", grant: "read-tenant-data", want: proviso.CodeAudMismatch},
-			{title: "fork's pull request", asked: "pull_request_target, looks like a push to main", issuer: github, job: lab.Job{Event: "pull_request_target", Fork: true, HeadBranch: "evil"}, grant: "read-tenant-data", want: "event_not_allowed"},
-			{title: "unknown runner", asked: "an SVID of an authority that only calls itself ours", issuer: github, job: main, runner: trustedRunner, rogue: true, grant: "deploy-from-fleet", want: proviso.CodeJWTUnknownKID},
+			{title: "fork's pull request", asked: "pull_request_target: looks like main", issuer: github, job: lab.Job{Event: "pull_request_target", Fork: true, HeadBranch: "evil"}, grant: "read-tenant-data", want: "event_not_allowed"},
+			{title: "unknown runner", asked: "an SVID of somebody else's authority", issuer: github, job: main, runner: trustedRunner, rogue: true, grant: "deploy-from-fleet", want: proviso.CodeJWTUnknownKID},
 			{title: "no runner", asked: "a stolen job token on a laptop", issuer: github, job: main, grant: "deploy-from-fleet", want: proviso.CodeRunnerRequired},
-			{title: "stolen bound token", asked: "a DPoP-bound credential, shown by a thief", issuer: github, job: main, grant: "deploy-production", then: steals},
+			{title: "stolen bound token", asked: "a job asks for a bound credential", issuer: github, job: main, grant: "deploy-production", then: steals},
 			{title: "forged token", asked: "alg none", issuer: github, job: main, edits: []lab.Edit{lab.Unsigned()}, grant: "read-tenant-data", want: proviso.CodeJWTAlgNotAllowed},
 			{title: "policy error", asked: "a grant whose policy fails", issuer: github, job: main, grant: "broken", want: proviso.CodePolicyError},
 		}},
@@ -149,7 +151,7 @@ func deploys(ctx context.Context, w *world, p *performance) error {
 	if err != nil {
 		return err
 	}
-	p.then = fmt.Sprintf("the resource's gate: %d %s", status, http.StatusText(status))
+	p.then = fmt.Sprintf("the resource takes it: %d %s", status, http.StatusText(status))
 	if status != http.StatusOK {
 		return fmt.Errorf("the resource answered %d to the credential's holder", status)
 	}
@@ -171,7 +173,8 @@ func steals(ctx context.Context, w *world, p *performance) error {
 	if err != nil {
 		return err
 	}
-	p.then = fmt.Sprintf("the resource's gate: %d as a bearer, %d with another key", plain, proved)
+	p.afterwards.asked = "a thief shows it to the resource"
+	p.afterwards.why = fmt.Sprintf("by the resource: %d without a proof, %d with a proof of the thief's own key", plain, proved)
 	if plain != http.StatusUnauthorized || proved != http.StatusUnauthorized {
 		return fmt.Errorf("a thief got %d and %d, both had to be 401", plain, proved)
 	}
@@ -185,7 +188,8 @@ func replays(ctx context.Context, w *world, p *performance) error {
 	if !errors.As(err, &again) || again.Answer.Code != proviso.CodeReplay {
 		return fmt.Errorf("a replayed token got %w, it had to be refused with %s", err, proviso.CodeReplay)
 	}
-	p.then = "the second time: refused (" + string(again.Answer.Code) + ")"
+	p.afterwards.asked = "the same token, a second time"
+	p.afterwards.why = string(again.Answer.Code) + ": " + again.Answer.Description
 	return nil
 }
 
