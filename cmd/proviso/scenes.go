@@ -50,7 +50,7 @@ type performance struct {
 	then    string // what the resource said
 	// afterwards is an attack with what was granted, and how it was refused.
 	afterwards struct{ asked, why string }
-	took    time.Duration
+	took       time.Duration
 }
 
 func github(w *world) *lab.Issuer { return w.github }
