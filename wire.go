@@ -124,6 +124,14 @@ var EvidenceKinds = map[string]string{
 	TokenTypeTPM: "tpm", TokenTypeEvidence: "attestation",
 }
 
+// Challenge is the answer of the challenge endpoint, which the broker's metadata
+// names as challenge_endpoint.
+type Challenge struct {
+	Nonce string `json:"attestation_challenge"`
+	// ExpiresIn is for how many seconds evidence over it counts.
+	ExpiresIn int `json:"expires_in"`
+}
+
 // EvidenceNonce is what evidence is made over where its kind takes a nonce: the
 // broker's challenge, the broker itself, so that a malicious broker can't relay
 // another one's challenge, and the key that the request proves (its RFC 7638

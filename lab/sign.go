@@ -101,6 +101,19 @@ func (k *Key) Sign(header, payload []byte) (string, error) {
 	return input + "." + b64(sig), nil
 }
 
+// Token signs claims as a JWT under the key's own name.
+func (k *Key) Token(claims map[string]any) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("lab: %w", err)
+	}
+	header, err := json.Marshal(map[string]string{"alg": k.Alg, "kid": k.ID, "typ": "JWT"})
+	if err != nil {
+		return "", fmt.Errorf("lab: %w", err)
+	}
+	return k.Sign(header, payload)
+}
+
 func (k *Key) signature(input []byte) ([]byte, error) {
 	digest := sha256.Sum256(input)
 	switch key := k.signer.(type) {

@@ -13,15 +13,16 @@ import (
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 )
 
-// Config is one trust domain whose workloads may be runners.
+// Config is one entry of runners: a trust domain whose workloads may be runners,
+// or evidence of another kind.
 type Config struct {
 	// Name is how grants, logs and messages call this entry. Unique.
 	Name string `yaml:"name" json:"name"`
 	// TrustDomain is the SPIFFE trust domain, as "runners.acme.example". Every
 	// domain has exactly one entry: two would let one speak for the other.
-	TrustDomain string `yaml:"trust_domain" json:"trust_domain"`
+	TrustDomain string `yaml:"trust_domain,omitempty" json:"trust_domain,omitempty"`
 	// Bundle says where the domain's keys come from.
-	Bundle Bundle `yaml:"bundle" json:"bundle"`
+	Bundle Bundle `yaml:"bundle,omitempty" json:"bundle,omitzero"`
 	// Path is the template that a runner's SPIFFE path must match, as
 	// "/region/{region}/runner/{id}". A name in braces stands for exactly one
 	// path segment; {id} is required and becomes input.runner.id, {region}
@@ -45,6 +46,8 @@ type Config struct {
 	// MaxJWTLifetime bounds what is left of a JWT-SVID when it is shown, and
 	// exp - iat where it has an iat. Default 1h.
 	MaxJWTLifetime time.Duration `yaml:"max_jwt_lifetime,omitempty" json:"max_jwt_lifetime,omitempty"`
+
+	EvidenceConfig `yaml:",inline"`
 }
 
 // Bundle is the source of a trust domain's keys: a file, a bundle endpoint or the
@@ -111,6 +114,7 @@ func (c *Config) ResolvePaths(dir string) {
 			*name = filepath.Join(dir, *name)
 		}
 	}
+	c.EvidenceConfig.resolve(dir)
 }
 
 // Problem is one thing wrong with the configuration. Path begins below
@@ -130,11 +134,17 @@ func Check(configs []Config) []Problem {
 			problems = append(problems, Problem{fmt.Sprintf("[%d]%s", i, path), fmt.Sprintf(text, args...)})
 		}
 		if cfg.Name == "" {
-			bad(".name", "is missing: it is how grants and logs call this trust domain")
+			bad(".name", "is missing: it is how grants and logs call this entry")
 		} else if j, dup := names[cfg.Name]; dup {
 			bad(".name", "%q is the name of runners[%d] too", cfg.Name, j)
 		}
 		names[cfg.Name] = i
+		if cfg.Environment != "" && cfg.Environment != "self-hosted" && cfg.Environment != "hosted" {
+			bad(".environment", "is %q: self-hosted or hosted", cfg.Environment)
+		}
+		if cfg.checkEvidence(bad) {
+			continue
+		}
 		td, err := spiffeid.TrustDomainFromString(cfg.TrustDomain)
 		switch {
 		case err != nil:
@@ -149,9 +159,6 @@ func Check(configs []Config) []Problem {
 		checkBundle(cfg, func(td spiffeid.TrustDomain) bool {
 			return slices.ContainsFunc(configs, func(c Config) bool { return c.TrustDomain == td.Name() })
 		}, bad)
-		if cfg.Environment != "" && cfg.Environment != "self-hosted" && cfg.Environment != "hosted" {
-			bad(".environment", "is %q: self-hosted or hosted", cfg.Environment)
-		}
 		if cfg.MaxX509Lifetime < 0 {
 			bad(".max_x509_lifetime", "is negative")
 		}

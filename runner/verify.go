@@ -16,6 +16,7 @@ import (
 	"github.com/proviso-ci/proviso/identity"
 	"github.com/proviso-ci/proviso/internal/document"
 	"github.com/proviso-ci/proviso/internal/jose"
+	"github.com/proviso-ci/proviso/store"
 )
 
 // Refusals that only this package can raise.
@@ -43,6 +44,9 @@ type Options struct {
 	Log *slog.Logger
 	// Kinds are further kinds of evidence beside SPIFFE's.
 	Kinds []Kind
+	// Store remembers which key a machine was first seen with, for evidence that
+	// is only as good as that. Without it such evidence is refused.
+	Store *store.DB
 	// BundleCheck is how often a bundle's file is looked at, at most. Default 2s.
 	BundleCheck time.Duration
 	// Own is the bundle of the broker's own trust domain as it is now, for the
@@ -60,6 +64,13 @@ type Verifier struct {
 	domains  map[spiffeid.TrustDomain]*domain
 	sources  []*source
 	kinds    []Kind
+	log      *slog.Logger
+
+	challenges *challenges
+	keys       *store.DB
+	entries    map[string][]verifyEntry // of further kinds, in the configuration's order
+	platform   []platformEntry
+	closers    []func()
 
 	adopting sync.Mutex // one bundle is compared with the others at a time
 	stop     context.CancelFunc
@@ -110,8 +121,13 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	v := &Verifier{audience: opt.Audience, now: opt.Now, domains: map[spiffeid.TrustDomain]*domain{}, kinds: opt.Kinds}
+	v := &Verifier{audience: opt.Audience, now: opt.Now, domains: map[spiffeid.TrustDomain]*domain{}, kinds: slices.Clone(opt.Kinds),
+		log: opt.Log, challenges: newChallenges(opt.Now), keys: opt.Store, entries: map[string][]verifyEntry{}}
+	problems = append(problems, v.openEvidence(configs)...)
 	for i, cfg := range configs {
+		if cfg.TrustDomain == "" {
+			continue
+		}
 		d := newDomain(cfg)
 		td := spiffeid.RequireTrustDomainFromString(cfg.TrustDomain) // checked by Check
 		where, err := v.open(d, td, opt)
@@ -122,7 +138,11 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 		v.domains[td] = d
 		v.sources = append(v.sources, d.source)
 	}
-	return v, errors.Join(problems...)
+	if len(problems) > 0 {
+		v.Close()
+		return nil, errors.Join(problems...)
+	}
+	return v, nil
 }
 
 // open makes the source of a domain's bundle. A file is read at once: what is
@@ -164,12 +184,15 @@ func (v *Verifier) Start(ctx context.Context) {
 	}
 }
 
-// Close ends what Start began.
+// Close ends what Start began, and what fetches the keys of further kinds.
 func (v *Verifier) Close() {
 	if v.stop != nil {
 		v.stop()
 	}
 	v.running.Wait()
+	for _, end := range v.closers {
+		end()
+	}
 }
 
 // Refresh asks every source for its bundle now and waits for all of them. How it
@@ -227,7 +250,7 @@ func (v *Verifier) distinct(s *source, fresh *bundle) error {
 // Evidence that is shown and bad is always a refusal, even where none is wanted.
 func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (Runner, error) {
 	if ev.IsZero() {
-		return Runner{}, nil
+		return v.verifyPlatform(job)
 	}
 	if err := ctx.Err(); err != nil {
 		return Runner{}, proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeInternal)

@@ -24,6 +24,7 @@ func (s *Server) discoveryDocument() []byte {
 		"authorization_details_types_supported":      []string{proviso.IntentType},
 		"dpop_signing_alg_values_supported":          pass.ProofAlgorithms,
 		"tls_client_certificate_bound_access_tokens": s.config.TLS != TLS{},
+		"challenge_endpoint":                         url + "/challenge",
 		// Required by OpenID Connect Discovery, although nobody logs in here.
 		"response_types_supported":              []string{"none"},
 		"subject_types_supported":               []string{"public"},
@@ -57,6 +58,25 @@ func (s *Server) serveCA(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	w.Header().Set("Content-Type", "application/pem-certificate-chain")
 	_, _ = w.Write(s.parts.CA()) // a caller that went away
+}
+
+// serveChallenge gives a nonce that a runner's evidence is made over, as
+// draft-ietf-oauth-attestation-based-client-auth has it for a client's. Asking
+// for many costs the broker nothing: it remembers only those that were answered.
+func (s *Server) serveChallenge(w http.ResponseWriter, r *http.Request) {
+	if s.parts.Challenge == nil {
+		s.notFound(w, r)
+		return
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		writeText(w, http.StatusMethodNotAllowed, "a challenge is asked for with POST\n")
+		return
+	}
+	nonce, life := s.parts.Challenge()
+	w.Header()["Cache-Control"] = noStore
+	body, _ := json.Marshal(proviso.Challenge{Nonce: nonce, ExpiresIn: int(life.Seconds())})
+	writeJSON(w, http.StatusOK, append(body, '\n'))
 }
 
 // readyz says whether a request would be worked on now.

@@ -196,6 +196,9 @@ type Parts struct {
 	// Bundle is the bundle of the broker's own trust domain, and how often others
 	// are asked to fetch it; nil without one.
 	Bundle func() (body []byte, hint time.Duration)
+	// Challenge gives a nonce for a runner's evidence, and for how long it counts;
+	// nil without a runner's verifier.
+	Challenge func() (nonce string, life time.Duration)
 	// Ready says why the broker can't work now, nil if it can.
 	Ready func() error
 	// Proofs checks DPoP proofs.
@@ -239,6 +242,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /spiffe/bundle", s.serveBundle)
 	mux.HandleFunc("POST /runner/join", s.runnerJoin)
 	mux.HandleFunc("POST /runner/renew", s.runnerRenew)
+	mux.HandleFunc("/challenge", s.serveChallenge)
 	mux.Handle("GET /log/", http.StripPrefix("/log", s.parts.Log))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)

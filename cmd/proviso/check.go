@@ -69,6 +69,11 @@ func (c *Config) check() []problem {
 	for _, p := range runner.Check(c.runnerConfigs()) {
 		add("runners"+p.Path, "%s", p.Message)
 	}
+	for i, r := range c.Runners {
+		if r.Platform != nil && r.Platform.Issuer != "" && !slices.Contains(c.issuerNames(), r.Platform.Issuer) {
+			add(fmt.Sprintf("runners[%d].platform.issuer", i), "is %q, and no issuer has that name: nobody's word would count", r.Platform.Issuer)
+		}
+	}
 	for _, p := range facts.Check(c.Facts) {
 		add("facts."+p.Path, "%s", p.Message)
 	}
@@ -116,7 +121,7 @@ func (c *Config) checkGrants() []problem {
 			out = append(out, problem{path: strings.TrimSuffix("grants."+name+"."+p.Path, "."), message: p.Message})
 		}
 		if g.Runner != "none" && g.Runner != "optional" && len(c.Runners) == 0 {
-			out = append(out, problem{path: "grants." + name + ".runner", message: "is required, and no trust domain is configured under runners: nobody could get this grant; configure one, or write runner: none"})
+			out = append(out, problem{path: "grants." + name + ".runner", message: "is required, and nothing is configured under runners: nobody could get this grant; configure one, or write runner: none"})
 		}
 		if g.Runner == "none" || g.Runner == "optional" {
 			out = append(out, problem{"grants." + name + ".runner", fmt.Sprintf("is %s: a stolen job token works on any machine", g.Runner), true})
@@ -151,7 +156,10 @@ func (c *Config) checkFiles() []problem {
 		identities.Close()
 	}
 	out = append(out, problemsIn(err, "issuers")...)
-	_, err = runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: quiet, Own: c.emptyBundle()})
+	verifier, err := runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: quiet, Own: c.emptyBundle()})
+	if err == nil {
+		verifier.Close()
+	}
 	out = append(out, problemsIn(err, "runners")...)
 	gatherer, err := facts.New(c.Facts, facts.Options{Log: quiet})
 	if err == nil {

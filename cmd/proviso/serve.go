@@ -138,7 +138,7 @@ func (r *running) openEvidence(ctx context.Context) (err error) {
 	r.identities.Start(ctx)
 	r.onClose(func() error { r.identities.Close(); return nil })
 	r.parts.Identities = r.identities
-	if r.parts.Runners, err = runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: r.logger, Own: r.ownBundle()}); err != nil {
+	if r.parts.Runners, err = runner.New(c.runnerConfigs(), runner.Options{Audience: c.Server.URL, Log: r.logger, Own: r.ownBundle(), Store: r.db}); err != nil {
 		return err
 	}
 	r.parts.Runners.Start(ctx)
@@ -203,8 +203,9 @@ func (r *running) openFlow(ctx context.Context) error {
 	r.server, err = server.New(c.Server, server.Parts{
 		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM, Bundle: r.publishedBundle(),
 		Log: audit.Handler(r.db, false), Entries: audit.Handler(r.db, true), Proofs: r.parts.Proofs,
-		Ready:  func() error { return r.log.Status().Err },
-		Logger: r.logger, Metrics: metrics,
+		Challenge: r.parts.Runners.Challenge,
+		Ready:     func() error { return r.log.Status().Err },
+		Logger:    r.logger, Metrics: metrics,
 	})
 	if err != nil {
 		return err

@@ -197,6 +197,22 @@ func headerKey(jwk document.Value, alg Alg) (*Key, error) {
 	return k, nil
 }
 
+// ParseJWK reads one public key that another document names, a cnf (RFC 7800):
+// what counts is its thumbprint.
+func ParseJWK(jwk document.Value) (*Key, error) {
+	if jwk.Kind() != document.Object {
+		return nil, refuse(proviso.CodeJWKSKeyRejected, "the key is no JWK")
+	}
+	if name := privateMember(jwk); name != "" {
+		return nil, refuse(proviso.CodeJWKSPrivateKey, "the JWK has the private member %s", name)
+	}
+	pub, err := publicOf(jwk)
+	if err != nil {
+		return nil, err
+	}
+	return NewKey("", algOf(pub), pub)
+}
+
 func privateMember(jwk document.Value) string {
 	for _, name := range privateMembers {
 		if !jwk.Get(name).IsAbsent() {
