@@ -23,7 +23,7 @@ const module = "github.com/proviso-ci/proviso"
 var floors = [][]string{
 	{"cmd/proviso", "bench"},
 	{"lab", "examples/policies"}, // for demo, dev and tests; nothing below may lean on it
-	{"server", "report"},
+	{"server", "report", "estate"},
 	{"broker"},
 	{"policy"},
 	{"facts", "credential", "client"},
