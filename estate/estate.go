@@ -35,6 +35,8 @@ type Estate struct {
 	Want func(base string) bool
 	// Tokens are by host, with the port if there is one.
 	Tokens map[string]HostToken
+	// Relist asks for the listing also when an interrupted run is gone on with: it costs nothing, and may have changed.
+	Relist bool
 	// Workers is how many repositories are fetched at the same time; 0 is 4.
 	Workers int
 	// Timeout bounds one repository; 0 is five minutes.
@@ -75,8 +77,7 @@ func (e *Estate) clock() Clock {
 
 // open makes the estate's own directory in the cache and locks it: two runs would undo each other.
 func (e *Estate) open() (unlock func(), err error) {
-	sum := sha256.Sum256([]byte(e.Name))
-	e.dir = filepath.Join(e.Cache, hex.EncodeToString(sum[:8]))
+	e.dir = filepath.Join(e.Cache, directoryName(e.Name))
 	for _, d := range []string{"", "git", "tree", "new", "home", "state"} {
 		if err := os.MkdirAll(filepath.Join(e.dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("estate: the cache can't be made: %w", err)
@@ -91,6 +92,18 @@ func (e *Estate) open() (unlock func(), err error) {
 		return nil, fmt.Errorf("estate: another run fetches %s at this moment; wait for it, or name another --cache", e.Name)
 	}
 	return func() { lock.Close() }, nil
+}
+
+// directoryName makes a name for a directory that people recognise, and that no other estate has.
+func directoryName(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	plain := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' {
+			return r
+		}
+		return '_'
+	}, name)
+	return strings.TrimLeft(plain[:min(len(plain), 60)], ".-") + "-" + hex.EncodeToString(sum[:3])
 }
 
 // run is the state of a run that has not ended.
@@ -109,7 +122,7 @@ func (e *Estate) Gather(ctx context.Context, list func(context.Context) (*Listin
 	}
 	defer unlock()
 	r, resumed := e.resume()
-	if !resumed {
+	if !resumed || e.Relist {
 		listing, err := list(ctx)
 		if err != nil {
 			return nil, err
@@ -117,7 +130,10 @@ func (e *Estate) Gather(ctx context.Context, list func(context.Context) (*Listin
 		if err := notNested(listing.Repositories); err != nil {
 			return nil, fmt.Errorf("estate: %w", err)
 		}
-		r = &run{Started: e.clock().Now().UTC(), Listing: listing}
+		if !resumed {
+			r = &run{Started: e.clock().Now().UTC()}
+		}
+		r.Listing = listing
 		if err := writeJSON(filepath.Join(e.dir, "run.json"), r); err != nil {
 			return nil, err
 		}

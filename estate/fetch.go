@@ -19,7 +19,8 @@ import (
 const (
 	maxTreeList = 64 << 20  // of the list of its files
 	maxFiles    = 20_000    // definitions that are written
-	maxWritten  = 256 << 20 // bytes of them
+	maxFile     = 4 << 20   // bytes of one, as package inventory reads it
+	maxWritten  = 256 << 20 // bytes of all
 )
 
 // fetched is what one repository gave.
@@ -108,7 +109,7 @@ func (e *Estate) wanted(r Repository, list []byte, got *fetched) []blob {
 
 // write fetches the content of the files and puts them into the tree, first
 // beside it: a run that is interrupted leaves the tree of the last one.
-func (e *Estate) write(ctx context.Context, g *git, r Repository, blobs []blob, got *fetched) error {
+func (e *Estate) write(ctx context.Context, g *git, r Repository, blobs []blob, got *fetched) (err error) {
 	fresh := filepath.Join(e.dir, "new", filepath.FromSlash(r.Name))
 	if err := errors.Join(os.RemoveAll(fresh), os.MkdirAll(fresh, 0o700)); err != nil {
 		return err
@@ -118,17 +119,23 @@ func (e *Estate) write(ctx context.Context, g *git, r Repository, blobs []blob, 
 		for _, b := range blobs {
 			ids.WriteString(b.id + "\n")
 		}
-		if _, err := g.run(ctx, 4<<10, ids.String(), "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin", "origin"); err != nil && !errors.Is(err, errTooLarge) {
-			// A server that doesn't hand out single files has sent them before.
-			var failed *gitError
-			if !errors.As(err, &failed) {
-				return err
-			}
-		} else if err != nil {
+		_, err := g.run(ctx, 4<<10, ids.String(), "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--filter=blob:none", "--stdin", "origin")
+		var failed *gitError
+		switch {
+		case errors.Is(err, errTooLarge):
 			_ = os.RemoveAll(g.dir)
 			return err
+		case err != nil && !errors.As(err, &failed): // a server that doesn't hand out single files has sent them before
+			return err
 		}
-		content, err := g.run(ctx, maxWritten, ids.String(), "cat-file", "--batch")
+		if blobs, err = e.fitting(ctx, g, r, blobs, ids.String(), got); err != nil {
+			return err
+		}
+		ids.Reset()
+		for _, b := range blobs {
+			ids.WriteString(b.id + "\n")
+		}
+		content, err := g.run(ctx, maxWritten+maxTreeList, ids.String(), "cat-file", "--batch")
 		if err != nil {
 			return err
 		}
@@ -146,6 +153,36 @@ func (e *Estate) write(ctx context.Context, g *git, r Repository, blobs []blob, 
 		return err
 	}
 	return os.Rename(fresh, to)
+}
+
+// fitting leaves out files that are too large, each with its name.
+func (e *Estate) fitting(ctx context.Context, g *git, r Repository, blobs []blob, ids string, got *fetched) ([]blob, error) {
+	sizes, err := g.run(ctx, maxTreeList, ids, "cat-file", "--batch-check=%(objectname) %(objectsize)")
+	if err != nil {
+		return nil, err
+	}
+	var out []blob
+	var sum int64
+	for i, line := range strings.Split(strings.TrimSpace(string(sizes)), "\n") {
+		id, text, _ := strings.Cut(line, " ")
+		if i >= len(blobs) || id != blobs[i].id {
+			return nil, errors.New("git cat-file answers something else than it was asked for")
+		}
+		size, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("git cat-file does not have %s", shown(blobs[i].path))
+		}
+		switch sum += size; {
+		case size > maxFile, sum > maxWritten:
+			sum -= size
+			if len(got.Failures) < 100 {
+				got.Failures = append(got.Failures, Failure{r.Name, shown(blobs[i].path), "large file", fmt.Sprintf("it has %d bytes; one file may have %d, all of a repository %d", size, int64(maxFile), int64(maxWritten))})
+			}
+		default:
+			out = append(out, blobs[i])
+		}
+	}
+	return out, nil
 }
 
 // writeBlobs takes the answer of cat-file apart: "id blob size\n" content "\n".

@@ -204,8 +204,9 @@ type Finding struct {
 type Unresolved struct {
 	File string `json:"file"`
 	Line int    `json:"line"`
-	CI   CI     `json:"ci"`
-	Job  string `json:"job,omitempty"`
+	// CI is absent for what is no pipeline, such as a repository that could not be fetched.
+	CI  CI     `json:"ci,omitempty"`
+	Job string `json:"job,omitempty"`
 	// Kind is "reusable workflow", "include", "template", "orb", "shared library", "secret name", ...
 	Kind string `json:"kind"`
 	// Name is what is missing, as the file names it.

@@ -61,6 +61,10 @@ func inDir(p, dir string) bool {
 	return strings.HasPrefix(p, dir+"/") || strings.Contains(p, "/"+dir+"/")
 }
 
+// Candidate reports whether a file can be a pipeline definition by its name,
+// for those who bring files from elsewhere.
+func Candidate(name string) bool { return candidate(name) }
+
 // candidate reports whether a file can be a pipeline definition by its name.
 func candidate(p string) bool {
 	base := strings.ToLower(path.Base(p))

@@ -7,13 +7,14 @@ import (
 	"strings"
 
 	"github.com/proviso-ci/proviso/inventory"
+	"github.com/proviso-ci/proviso/plan"
 )
 
 // Report is what there is to show. Only Inventory must be set.
 type Report struct {
 	Inventory *inventory.Inventory
-	// Plan is the migration plan, anything that encodes to its JSON; nil when there is none.
-	Plan any
+	// Plan is the way out of static secrets, for the page; nil when there is none.
+	Plan *plan.Plan
 	// Version is that of the program, for SARIF and the page's foot.
 	Version string
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proviso-ci/proviso/inventory"
+	wayout "github.com/proviso-ci/proviso/plan"
 	"github.com/proviso-ci/proviso/report"
 )
 
@@ -21,6 +23,7 @@ type inventoryFlags struct {
 	maxBytes int64
 	quiet    bool
 	findings findingFlags
+	estate   estateFlags
 }
 
 // newInventoryCommand reads the pipelines of a tree and prints their access paths.
@@ -41,10 +44,14 @@ Findings say what should be changed; docs/findings.md explains each rule. To
 start with an estate that has many: --write-baseline FILE once, then
 --baseline FILE --fail-on high in CI, so that only new ones stop a build.
 
+A whole estate is fetched first with --repos, --github-org or --gitlab-group:
+only files that can be definitions, by a git that runs nothing, into a cache that
+the next run goes on from. A token is read from GITHUB_TOKEN or GITLAB_TOKEN.
+
 Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if len(args) == 0 && !f.estate.any() {
 				args = []string{"."}
 			}
 			return runInventory(cmd, args, f)
@@ -55,6 +62,7 @@ Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 	cmd.Flags().Int64Var(&f.maxBytes, "max-bytes", 0, "size of the largest file that is read (default 4 MiB)")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
 	f.findings.register(cmd)
+	f.estate.register(cmd)
 	return cmd
 }
 
@@ -68,35 +76,65 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 	if err != nil {
 		return err
 	}
-	var docs []*inventory.Inventory
-	for _, root := range roots {
-		opt := inventory.Options{MaxBytes: f.maxBytes}
-		if !f.quiet && isTerminal(cmd.ErrOrStderr()) {
-			opt.Progress = progressOn(cmd.ErrOrStderr(), root)
+	var failures []inventory.Unresolved
+	if f.estate.any() {
+		fetched, missing, err := f.estate.gather(cmd, f.quiet)
+		if err != nil {
+			return refused(err)
 		}
-		inv, err := inventory.Scan(cmd.Context(), root, opt)
+		roots, failures = append(roots, fetched...), missing
+	}
+	var docs []*inventory.Inventory
+	var trees []wayout.Tree
+	for _, root := range roots {
+		inv, err := scanTree(cmd, root, f)
 		if err != nil {
 			return err
 		}
-		if err := inventory.Check(cmd.Context(), inv, root, inventory.Options{MaxBytes: f.maxBytes}); err != nil {
-			return err
-		}
 		docs = append(docs, inv)
+		t := wayout.Tree{Dir: root, Inventory: inv}
+		if info, err := os.Stat(root); err == nil && !info.IsDir() {
+			t.Dir = filepath.Dir(root)
+		}
+		trees = append(trees, t)
 	}
 	inv := inventory.Merge(docs)
+	inv.Unresolved = append(inv.Unresolved, failures...)
 	if err := f.findings.settle(cmd.ErrOrStderr(), inv, files, now); err != nil {
 		return err
 	}
-	if err := printInventory(cmd.OutOrStdout(), inv, f); err != nil {
+	if err := printInventory(cmd, inv, trees, f); err != nil {
 		return err
 	}
 	return f.findings.failure(inv, files)
 }
 
-// printInventory writes the document in the asked form.
-func printInventory(w io.Writer, inv *inventory.Inventory, f inventoryFlags) error {
+// scanTree reads one tree and checks it.
+func scanTree(cmd *cobra.Command, root string, f inventoryFlags) (*inventory.Inventory, error) {
+	opt := inventory.Options{MaxBytes: f.maxBytes}
+	if !f.quiet && isTerminal(cmd.ErrOrStderr()) {
+		opt.Progress = progressOn(cmd.ErrOrStderr(), root)
+	}
+	inv, err := inventory.Scan(cmd.Context(), root, opt)
+	if err != nil {
+		return nil, err
+	}
+	return inv, inventory.Check(cmd.Context(), inv, root, inventory.Options{MaxBytes: f.maxBytes})
+}
+
+// printInventory writes the document in the asked form. The page shows the
+// plan too; a plan that can't be made is said, and the page is without it.
+func printInventory(cmd *cobra.Command, inv *inventory.Inventory, trees []wayout.Tree, f inventoryFlags) error {
+	w := cmd.OutOrStdout()
 	if f.output != "text" {
 		r := report.Report{Inventory: inv, Version: version()}
+		if f.output == "html" {
+			var err error
+			if r.Plan, err = wayout.Make(cmd.Context(), trees, wayout.Options{Route: wayout.Direct}); err != nil {
+				r.Plan = nil
+				fmt.Fprintf(cmd.ErrOrStderr(), "proviso: the page has no plan: %v\n", err)
+			}
+		}
 		return r.Write(w, f.output)
 	}
 	opt := report.TextOptions{}
