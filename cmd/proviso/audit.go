@@ -16,7 +16,6 @@ import (
 	"unicode/utf16"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/audit"
@@ -58,8 +57,9 @@ exit code is 0 when everything verifies, 1 when something doesn't.`,
 			if logAt == "" && len(receipts) == 0 {
 				return errors.New("there is nothing to verify: give --receipt FILE or --log DIR")
 			}
-			if _, err := note.NewVerifier(strings.TrimSpace(key)); err != nil {
-				return fmt.Errorf("--key is no log's public key, as proviso audit key prints it: %w", err)
+			key, err := logKey("--key", key)
+			if err != nil {
+				return err
 			}
 			if err := isOutput(output); err != nil {
 				return err
@@ -68,7 +68,7 @@ exit code is 0 when everything verifies, 1 when something doesn't.`,
 			if err != nil {
 				return err
 			}
-			v, err := prove(cmd.Context(), logAt, strings.TrimSpace(key), known)
+			v, err := prove(cmd.Context(), logAt, key, known)
 			switch {
 			case err != nil && v.Finding == nil:
 				return err
@@ -84,7 +84,7 @@ exit code is 0 when everything verifies, 1 when something doesn't.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", os.Getenv("PROVISO_LOG_KEY"), "the log's public key (or PROVISO_LOG_KEY)")
+	cmd.Flags().StringVar(&key, "key", os.Getenv("PROVISO_LOG_KEY"), "the log's public key, or a file with it (or PROVISO_LOG_KEY)")
 	cmd.Flags().StringVar(&logAt, "log", "", "an exported log, a broker's store, or the URL of a log")
 	cmd.Flags().StringArrayVar(&receipts, "receipt", nil, "a receipt, or an answer of /token; - is standard input")
 	cmd.Flags().StringArrayVar(&checkpoints, "checkpoint", nil, "a checkpoint that was kept from earlier")

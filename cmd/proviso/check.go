@@ -292,7 +292,7 @@ the broker from starting (exit 1), and what works but deserves a thought
 			if err := config.checkPolicies(cmd.Context(), out); err != nil {
 				return refused(err)
 			}
-			fmt.Fprintf(out, "ok: %d issuers, %d trust domains, %d grants\n", len(config.Issuers), len(config.Runners), len(config.Grants))
+			fmt.Fprintf(out, "ok: %s, %s, %s\n", many(len(config.Issuers), "issuer"), many(len(config.Runners), "trust domain"), many(len(config.Grants), "grant"))
 			return nil
 		},
 	}

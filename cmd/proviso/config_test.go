@@ -59,7 +59,7 @@ func TestConfigCheck(t *testing.T) {
 	dir := workshop(t)
 	good := string(made(os.ReadFile("testdata/config/good.yaml"))(t))
 	always, ok := checked(t, dir, good)
-	if !ok || !strings.Contains(always, "ok: 2 issuers, 1 trust domains, 2 grants") {
+	if !ok || !strings.Contains(always, "ok: 2 issuers, 1 trust domain, 2 grants") {
 		t.Fatalf("the good configuration: %s", always)
 	}
 	table := string(made(os.ReadFile("testdata/config/bad.txt"))(t))

@@ -141,7 +141,7 @@ func TestOperatorsPageIsTrue(t *testing.T) {
 // nothing in it that it would warn of beyond what the page says.
 func TestPagesShowConfigurationsThatWork(t *testing.T) {
 	seen := 0
-	for _, name := range []string{"README.md", "docs/operate.md"} {
+	for _, name := range []string{"README.md", "docs/operate.md", "docs/quickstart.md"} {
 		for _, b := range blocks(readPage(t, name)) {
 			if !strings.HasPrefix(b.info, "yaml") {
 				continue
@@ -163,7 +163,7 @@ func TestPagesShowConfigurationsThatWork(t *testing.T) {
 			}
 		}
 	}
-	if seen < 2 {
+	if seen < 4 {
 		t.Errorf("only %d files were found: this test looks at nothing", seen)
 	}
 }

@@ -81,7 +81,7 @@ func (d *doctor) say(what string, err error, found string, args ...any) {
 
 func (d *doctor) broker(ctx context.Context, file string) {
 	config, warnings, err := readConfig(file)
-	d.say("configuration", err, "%s, %d findings (proviso config check prints them)", file, len(warnings))
+	d.say("configuration", err, "%s, %s (proviso config check prints them)", file, many(len(warnings), "finding"))
 	if err != nil {
 		return
 	}
@@ -111,7 +111,7 @@ func (d *doctor) issuers(ctx context.Context, c *Config) {
 		if err == nil && !s.Keys.Usable {
 			err = errors.New("no key of this issuer can be used")
 		}
-		found := fmt.Sprintf("%d keys of %s", len(s.Keys.Keys), s.URL)
+		found := fmt.Sprintf("%s of %s", many(len(s.Keys.Keys), "key"), s.URL)
 		for _, p := range s.Keys.Problems {
 			found += "\nnot used: " + p
 		}
@@ -140,7 +140,7 @@ func (d *doctor) runners(ctx context.Context, c *Config) {
 
 func (d *doctor) policies(ctx context.Context, c *Config) {
 	gatherer, err := facts.New(c.Facts, facts.Options{Log: quiet})
-	d.say("facts", err, "%d sources", len(c.Facts.HTTP)+btoi(c.Facts.Git != nil))
+	d.say("facts", err, "%s", many(len(c.Facts.HTTP)+btoi(c.Facts.Git != nil), "source"))
 	if err != nil {
 		return
 	}
@@ -153,12 +153,12 @@ func (d *doctor) policies(ctx context.Context, c *Config) {
 	if err == nil {
 		err = d.packages(c, options)
 	}
-	d.say("policies", err, "%s, %d warnings", c.Policy.Dir, len(problems.Warnings()))
+	d.say("policies", err, "%s, %s", c.Policy.Dir, many(len(problems.Warnings()), "warning"))
 	if err != nil {
 		return
 	}
 	results, err := policy.Test(ctx, c.Policy, options)
-	d.say("policy tests", err, "%d tests", len(results))
+	d.say("policy tests", err, "%s", many(len(results), "test"))
 }
 
 // packages says which grant's policy isn't there.
@@ -168,6 +168,14 @@ func (d *doctor) packages(c *Config, options policy.Options) error {
 		return err
 	}
 	return c.wrong(c.checkPackages(engine))
+}
+
+// many counts things in words: "1 issuer", "2 issuers".
+func many(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func btoi(b bool) int {

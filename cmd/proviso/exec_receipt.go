@@ -12,17 +12,27 @@ import (
 	"github.com/proviso-ci/proviso/audit"
 )
 
+// logKey reads a log's public key: the key itself, or a file that holds it.
+func logKey(flag, key string) (string, error) {
+	if data, err := os.ReadFile(key); err == nil {
+		key = string(data)
+	} else if strings.Count(key, "+") < 2 {
+		return "", fmt.Errorf("%s is neither a log's public key (name+id+base64, as proviso audit key prints it) nor a file with one: %w", flag, err)
+	}
+	key = strings.TrimSpace(key)
+	if _, err := note.NewVerifier(key); err != nil {
+		return "", fmt.Errorf("%s is no log's public key (name+id+base64), as proviso audit key prints it", flag)
+	}
+	return key, nil
+}
+
 // receiptCheck demands that an answer's receipt proves, under the log's public
 // key, that exactly this credential was permitted for exactly this grant. key is
-// the key itself, or a file that holds it.
+// as logKey takes it.
 func receiptCheck(key, grant string) (func(*proviso.TokenResponse) error, error) {
-	if data, err := os.ReadFile(key); err == nil {
-		key = strings.TrimSpace(string(data))
-	} else if strings.Count(key, "+") < 2 {
-		return nil, fmt.Errorf("--log-key is neither a log's public key (name+id+base64) nor a file with one: %w", err)
-	}
-	if _, err := note.NewVerifier(key); err != nil {
-		return nil, errors.New("--log-key is no log's public key (name+id+base64)")
+	key, err := logKey("--log-key", key)
+	if err != nil {
+		return nil, err
 	}
 	return func(resp *proviso.TokenResponse) error {
 		receipt, err := audit.ParseReceipt(resp.Proviso.Receipt)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -106,7 +107,8 @@ func newPolicyTestCommand() *cobra.Command {
 					word = "FAILED"
 					failed++
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s.%s  %s:%d %s\n", word, r.Package, r.Name, r.File, r.Line, r.Error)
+				line := fmt.Sprintf("%s %s.%s  %s:%d %s", word, r.Package, r.Name, r.File, r.Line, r.Error)
+				fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(line, " "))
 			}
 			if failed > 0 {
 				return refused(fmt.Errorf("%d of %d tests failed", failed, len(results)))
@@ -114,7 +116,7 @@ func newPolicyTestCommand() *cobra.Command {
 			if len(results) == 0 {
 				return refused(fmt.Errorf("there are no tests in %s; a policy without a test is a hope", config.Dir))
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d tests passed\n", len(results))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s passed\n", many(len(results), "test"))
 			return nil
 		},
 	}
@@ -265,7 +267,7 @@ func replay(ctx context.Context, out io.Writer, engine *policy.Engine, db *store
 		}
 		fmt.Fprintf(out, "%s %s: %s\n%s", s.Decision, describe(s), word, policy.Text(outcome.Detail))
 	}
-	fmt.Fprintf(out, "%d decisions replayed, %d would come out otherwise\n", asked, changed)
+	fmt.Fprintf(out, "%s replayed, %d would come out otherwise\n", many(asked, "decision"), changed)
 	if changed > 0 {
 		return &exitError{code: exitRefused}
 	}
