@@ -439,9 +439,17 @@ func (f *azFile) templateCall(n, t *node, c azCtx) {
 
 // templateInputs records parameters that name connections or pass secrets.
 func (f *azFile) templateInputs(params *node, at place, name string) {
-	r := f.r
 	st := &azStep{f: f, at: at, c: azCtx{vars: map[string]azVar{}}}
+	f.templateInput(st, params, name, 0)
+}
+
+// templateInput reads one level of parameters; lists of steps, jobs and stages are read as what they are, elsewhere.
+func (f *azFile) templateInput(st *azStep, params *node, name string, depth int) {
+	r, at := f.r, st.at
 	for k, v := range r.pairs(params) {
+		if r.isMap(v) && depth < 6 && k.Value != "sdl" && k.Value != "pool" && (depth > 0 || k.Value != "parameters") {
+			f.templateInput(st, v, name, depth+1)
+		}
 		if !r.isScalar(v) {
 			continue
 		}

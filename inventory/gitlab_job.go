@@ -340,8 +340,11 @@ func (g *glRead) actor(a actor, line int) {
 
 // hasIdentity reports whether the job has an identity for a cloud from elsewhere: a token, keys in its variables, a login.
 func (g *glRead) hasIdentity(a actor) bool {
-	if len(g.tokens) > 0 {
-		return true
+	for _, t := range g.tokens {
+		aud := audienceResource(t.aud)
+		if aud.Kind == "cloud/"+a.family || aud.Kind == "oidc/issuer" && (strings.Contains(t.aud, "://") || strings.Contains(t.aud, "$")) {
+			return true // a token for another audience (an STS of GitHub, PyPI) opens no cloud
+		}
 	}
 	for k := range g.scope.alias {
 		if u := envUse(k); u.nature == NatureCredential && u.res.Kind == "cloud/"+a.family {

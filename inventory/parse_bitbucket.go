@@ -28,6 +28,14 @@ var bbEvents = map[string]string{"default": "push", "branches": "push", "tags": 
 func readBitbucket(r *reader, docs []*node) {
 	for _, root := range docs {
 		f := &bbFile{r: r, root: root, image: r.get(root, "image")}
+		if r.get(root, "pipelines") == nil {
+			// A configuration without its first key: Bitbucket refuses it, the paths are meant all the same.
+			for name, n := range r.pairs(root) {
+				if r.isList(n) {
+					f.list(n, "push", name.Value, 0)
+				}
+			}
+		}
 		for section, n := range r.pairs(r.get(root, "pipelines")) {
 			event := firstOf(bbEvents[section.Value], section.Value)
 			if section.Value == "default" {

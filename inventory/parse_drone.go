@@ -212,7 +212,7 @@ func (f *drFile) step(name string, n *node, hosts map[string]int) {
 		f.setting(k.Value, v, at, row, res, get, 0)
 	}
 	f.env(r.get(n, "environment"), at, commands, use{res: res})
-	f.secretsList(r.get(n, "secrets"), at, row, commands)
+	f.secretsList(r.get(n, "secrets"), at, row, res, commands)
 	for v := range r.items(r.get(n, "volumes")) {
 		line, ok := hosts[r.str(r.get(v, "name"))]
 		if ok || strings.HasPrefix(r.str(v), "/var/run/docker.sock") {
@@ -329,7 +329,7 @@ func (f *drFile) commandUses(n *node) map[string]use {
 }
 
 // secretsList reads the old form: secrets: [name, {source: a, target: B}].
-func (f *drFile) secretsList(n *node, at place, row *consumerRow, commands map[string]use) {
+func (f *drFile) secretsList(n *node, at place, row *consumerRow, res Resource, commands map[string]use) {
 	r := f.r
 	for item := range r.flat(n) {
 		name, target := r.str(item), r.str(item)
@@ -343,7 +343,7 @@ func (f *drFile) secretsList(n *node, at place, row *consumerRow, commands map[s
 		if row != nil && row.known {
 			plain := strings.TrimPrefix(strings.ToLower(target), "plugin_")
 			x := row.inputUse(strings.TrimPrefix(plain, "docker_"), func(string) string { return "" })
-			u.res, u.nature = firstResource(row.res, u.res), firstNature(u.nature, x.nature)
+			u.res, u.nature = firstResource(res, u.res), firstNature(u.nature, x.nature)
 		}
 		if u.nature == "" {
 			u.nature = natureOf(name)

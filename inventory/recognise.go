@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -105,6 +106,7 @@ type outline struct {
 	keys  map[string]bool // top-level keys
 	list  bool            // the document is a list
 	inner map[string]bool // keys one or more levels below, without their place
+	item  map[string]bool // those of inner that stand behind a dash
 }
 
 // maxOutline bounds how much of a file is looked at to recognise it.
@@ -112,7 +114,7 @@ const maxOutline = 256 << 10
 
 // outlineOf collects keys without parsing, so that it also works on broken files.
 func outlineOf(text string) outline {
-	o := outline{keys: make(map[string]bool, 12), inner: make(map[string]bool, 48)}
+	o := outline{keys: make(map[string]bool, 12), inner: make(map[string]bool, 48), item: make(map[string]bool, 16)}
 	if len(text) > maxOutline {
 		text = text[:maxOutline]
 	}
@@ -132,9 +134,10 @@ func outlineOf(text string) outline {
 			o.list = true
 			top = false
 		}
+		dash := false
 		for strings.HasPrefix(trim, "- ") {
 			trim = strings.TrimLeft(trim[2:], " ")
-			top = false
+			top, dash = false, true
 		}
 		i := strings.IndexByte(trim, ':')
 		if i <= 0 || i > 80 {
@@ -145,6 +148,9 @@ func outlineOf(text string) outline {
 			o.keys[key] = true
 		} else {
 			o.inner[key] = true
+			if dash {
+				o.item[key] = true
+			}
 		}
 	}
 	return o
@@ -185,7 +191,7 @@ func contentCI(text, low string, hint CI) CI {
 	o := outlineOf(text)
 	switch {
 	case o.top("on", "true") && o.top("jobs") && o.below("runs-on", "uses"):
-		if strings.Contains(low, "forgejo") || strings.Contains(low, "gitea") || inDir(low, "codeberg") {
+		if strings.Contains(low, "forgejo") || strings.Contains(low, "gitea") || inDir(low, "codeberg") || hint != GitHub && forgejoText.MatchString(text) {
 			return Forgejo
 		}
 		return GitHub
@@ -193,10 +199,12 @@ func contentCI(text, low string, hint CI) CI {
 		return GitHub
 	case o.top("jobs", "workflows", "orbs", "commands") && circleVersion(text):
 		return CircleCI
-	case o.top("pipelines") && o.below("step", "steps", "parallel"):
+	case o.top("pipelines") && o.below("step", "parallel", "stage") && o.below("default", "branches", "tags", "bookmarks", "custom", "pull-requests"):
 		return Bitbucket
 	case o.top("phases") && o.top("version"):
 		return CodeBuild
+	case o.top("pipeline") && o.below("image") && o.below("secrets", "commands", "repo") && !o.below("identifier") && !strings.Contains(text, "woodpecker") && !strings.Contains(text, "from_secret") && !strings.Contains(text, "CI_COMMIT_") && hint != Woodpecker:
+		return Drone // the form of Drone 0.8
 	case o.top("kind") && o.top("steps", "services", "trigger", "clone") && strings.Contains(text, "kind: pipeline"):
 		return Drone
 	case o.top("runs"), o.top("apiVersion") && o.top("kind"):
@@ -216,9 +224,9 @@ func contentCI2(text, low string, hint CI, o outline) CI {
 		return CloudBuild
 	case o.top("steps") && o.below("plugins", "label", "agents", "artifact_paths") && o.below("command", "commands", "plugins", "trigger", "block") && !o.below("uses", "runs-on", "image"):
 		return Buildkite
-	case o.top("steps", "pipeline") && o.below("image") && (o.top("when", "clone", "matrix", "depends_on", "labels", "workspace", "skip_clone", "services", "variables", "platform") || strings.Contains(low, "woodpecker") || strings.Contains(text, "woodpecker") || strings.Contains(text, "from_secret") || strings.Contains(text, "CI_COMMIT_")) && !o.below("args"):
+	case o.top("steps", "pipeline") && o.below("image") && (o.top("when", "clone", "matrix", "depends_on", "labels", "workspace", "skip_clone", "services", "variables", "platform") || strings.Contains(low, "woodpecker") || strings.Contains(text, "woodpecker") || strings.Contains(text, "from_secret") || strings.Contains(text, "CI_COMMIT_") || o.below("commands")) && !o.below("args", "plugins", "agents", "label"):
 		return Woodpecker
-	case o.top("language", "dist", "before_install", "after_success", "before_deploy", "sudo", "addons") && o.top("script", "install", "deploy", "env", "language", "jobs", "matrix", "stages", "after_success"):
+	case o.top("language", "dist", "before_install", "after_success", "before_deploy", "sudo", "addons") && o.top(travisKeys...):
 		return Travis
 	case isGitLab(o, hint):
 		return GitLab
@@ -226,13 +234,36 @@ func contentCI2(text, low string, hint CI, o outline) CI {
 	return ""
 }
 
+// travisKeys are keys that tell a configuration of Travis from other files with a language.
+var travisKeys = []string{"script", "install", "before_install", "before_script", "after_success", "after_script", "deploy", "before_deploy", "env", "jobs", "matrix", "stages", "sudo", "dist", "os", "addons", "notifications", "branches",
+	"node_js", "python", "rvm", "go", "php", "jdk", "scala", "rust", "compiler", "android", "osx_image", "xcode_project", "perl", "elixir", "otp_release", "julia", "r", "haskell", "ghc", "d", "dotnet", "mono", "cache", "services"}
+
+// forgejoText matches what only a workflow of Forgejo or Gitea says.
+var forgejoText = regexp.MustCompile(`uses:\s*['"]?https://|enable-openid-connect:|runs-on:\s*\[?['"]?(codeberg-|docker\b)|secrets\.(FORGEJO|GITEA|CODEBERG)_|\bforgejo\.(org|token)|\bgitea\.(com|token)`)
+
+// gitLabStages reports whether jobs name their stage: in Azure a stage is an entry of a list, in GitLab a word.
+func gitLabStages(o outline) bool {
+	if !o.below("stage") || o.item["stage"] {
+		return false
+	}
+	for _, k := range []string{"task", "script", "bash", "pwsh", "powershell", "checkout", "publish", "deployment"} {
+		if o.item[k] {
+			return false
+		}
+	}
+	return o.below("script", "trigger", "extends")
+}
+
 // isAzure looks for the words of Azure Pipelines: "- task:", "- template:", pools and stages.
 func isAzure(o outline) bool {
+	if o.top("include", "default", "before_script", "plan") || gitLabStages(o) {
+		return false
+	}
 	azureStep := o.below("task", "bash", "pwsh", "powershell", "checkout", "publish", "download")
 	switch {
 	case o.top("stages", "jobs", "steps") && o.below("task", "vmImage", "displayName") && !o.below("runs-on", "uses"):
 		return true
-	case o.top("stages", "jobs", "steps") && (azureStep || o.below("template", "deployment", "job", "stage")) && o.top("parameters", "pool", "trigger", "pr", "resources", "variables", "schedules"):
+	case o.top("stages", "jobs", "steps") && (azureStep || o.below("template", "deployment", "job") || o.below("stage") && o.below("jobs")) && o.top("parameters", "pool", "trigger", "pr", "resources", "variables", "schedules"):
 		return !o.below("runs-on")
 	case o.top("extends") && o.top("resources", "trigger", "pr", "parameters", "variables") && !o.top("script"):
 		return true
@@ -250,6 +281,9 @@ func isCloudBuild(o outline, text string, hint CI) bool {
 	if !o.below("name") || o.below("uses", "run", "task", "plugins") {
 		return false
 	}
+	if o.below("args", "entrypoint", "waitFor") && o.item["name"] && !o.below("image", "commands", "displayName", "label") {
+		return true
+	}
 	return o.below("args", "entrypoint", "waitFor") && (strings.Contains(text, "gcr.io/") || strings.Contains(text, "$PROJECT_ID") || o.top("substitutions", "images", "availableSecrets"))
 }
 
@@ -258,10 +292,13 @@ func isGitLab(o outline, hint CI) bool {
 	if hint == GitLab {
 		return o.below("script", "extends", "trigger", "local", "variables", "before_script", "image", "id_tokens", "rules", "remote", "project", "template") || o.top("include", "variables", "stages", "workflow", "default")
 	}
-	if !o.below("script") || o.top("language", "jobs", "steps", "pipelines", "on") {
+	if o.top("stages") && gitLabStages(o) {
+		return true
+	}
+	if !o.below("script") || o.top("language", "jobs", "steps", "pipelines", "on", "plan", "plan-permissions") {
 		return false
 	}
-	return o.top("stages", "include", "before_script", "image", "default", "variables", "workflow") && o.below("stage", "only", "rules", "tags", "needs", "extends", "artifacts") || o.below("stage") && o.below("only", "except", "rules", "tags")
+	return o.top("stages", "include", "before_script", "image", "default", "variables", "workflow") && o.below("stage", "only", "rules", "tags", "needs", "extends", "artifacts") || o.below("stage", "allow_failure") && o.below("only", "except", "rules", "tags", "services", "allow_failure") && !o.top("services", "version")
 }
 
 // circleVersion reports whether a text says "version: 2" or 2.1 at the top level.
