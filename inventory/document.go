@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+
+	"github.com/proviso-ci/proviso/trust"
 )
 
 // Version is the version of the document. A reader of another version must refuse it.
@@ -24,6 +26,10 @@ type Inventory struct {
 	Findings []Finding `json:"findings"`
 	// Unresolved is what is defined where this scan could not look.
 	Unresolved []Unresolved `json:"unresolved"`
+	// Trusts are the other ends of federations: what clouds, vaults, clusters and brokers accept.
+	Trusts []trust.Trust `json:"trusts,omitempty"`
+	// Edges join federated paths with the trusts that they can use, or name.
+	Edges []Edge `json:"edges,omitempty"`
 	// Suppressed are findings that a baseline or an ignore put aside.
 	Suppressed []Suppressed `json:"suppressed,omitempty"`
 	// Since is the comparison with an earlier inventory, when one was asked for.
@@ -95,6 +101,10 @@ type Path struct {
 	Runner     Runner `json:"runner"`
 	// Migration is what to use in its place; absent where nothing better is known.
 	Migration string `json:"migration,omitempty"`
+	// Repository is the owner and the name of the repository, where the tree tells (.git/config).
+	Repository string `json:"repository,omitempty"`
+	// Identity is what the token of a federated path says, as far as the file tells.
+	Identity *JobIdentity `json:"identity,omitempty"`
 }
 
 // Kind is the kind of a credential.

@@ -10,11 +10,13 @@ import (
 	"sync"
 )
 
-// Check adds to an inventory what its rules find. It runs after Scan, when the
-// reach of every path is settled, and looks at each file once more: rules ask
-// for things that are no access path, such as the code that a job checks out.
-// Files are read again rather than kept, so that memory does not grow with the
-// estate. root is the directory or the file that was scanned.
+// Check adds to an inventory what its rules find, what each job's identity
+// token says, and the trust policies of the same tree. It runs after Scan, when
+// the reach of every path is settled, and looks at each file once more: rules
+// ask for things that are no access path, such as the code that a job checks
+// out. Files are read again rather than kept, so that memory does not grow with
+// the estate. root is the directory or the file that was scanned. Merge joins
+// both ends, when all roots are one document.
 //
 // Check fails only when ctx ends. A rule that fails on a file is a finding
 // "could not read", never the end of the scan.
@@ -27,6 +29,7 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 	}
 	dir := directoryOf(root)
 	subjects := subjectsOf(inv)
+	repos := newRepositories(dir, opt.Repository)
 	work := make(chan *subject)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -35,6 +38,7 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 		wg.Go(func() {
 			for s := range work {
 				s.open(dir, opt.MaxBytes)
+				s.safely("identity", func() { s.identify(repos) })
 				s.run(Rules())
 				s.close()
 				if opt.Progress != nil {
@@ -53,6 +57,9 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 	}
 	for _, s := range subjects {
 		inv.Findings = append(inv.Findings, s.findings...)
+	}
+	if err := readTrusts(ctx, inv, root, opt); err != nil {
+		return err
 	}
 	inv.sortDocument()
 	return nil
@@ -161,20 +168,20 @@ func (s *subject) run(rules []Rule) {
 			continue
 		}
 		s.rule = r
-		s.safely(r)
+		s.safely("rule "+r.Name, func() { r.check(s) })
 	}
 }
 
 // safely runs one rule; a rule that fails is said, not hidden.
-func (s *subject) safely(r *Rule) {
+func (s *subject) safely(what string, look func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			f := s.file
-			f.Detail = fmt.Sprintf("the rule %s failed on this file: %v", r.Name, p)
+			f.Detail = fmt.Sprintf("the %s failed on this file: %v", what, p)
 			s.findings = append(s.findings, couldNotRead(f))
 		}
 	}()
-	r.check(s)
+	look()
 }
 
 // found is what a rule says of one place.

@@ -6,10 +6,12 @@ import (
 	"strings"
 )
 
-// Merge makes one document of the inventories of several roots. One is given
-// back as it is; with more, the names of files begin with their root.
+// Merge makes one document of the inventories of several roots and joins both
+// ends of each federation in it. One is given back as it is; with more, the
+// names of files begin with their root.
 func Merge(docs []*Inventory) *Inventory {
 	if len(docs) == 1 {
+		docs[0].connect()
 		return docs[0]
 	}
 	out := &Inventory{Version: Version, Files: []File{}, Paths: []Path{}, Findings: []Finding{}, Unresolved: []Unresolved{}}
@@ -44,9 +46,15 @@ func Merge(docs []*Inventory) *Inventory {
 			}
 			out.Findings = append(out.Findings, f)
 		}
+		for _, t := range d.Trusts {
+			t.File = in(t.File)
+			t.ID = stableID("trust", d.Root, t.ID)
+			out.Trusts = append(out.Trusts, t)
+		}
 	}
 	out.Root = strings.Join(roots, ", ")
 	out.sortDocument()
 	out.number()
+	out.connect()
 	return out
 }

@@ -183,8 +183,9 @@ func couldNotRead(f File) Finding {
 	return Finding{
 		ID:   stableID("finding", "could-not-read", f.File, f.Detail),
 		Rule: "could-not-read", Severity: SeverityLow, File: f.File, Line: max(f.Line, 1),
-		Message: "could not read: " + f.Detail,
-		Fix:     "Correct the file, or look at it by hand: access paths in this part are not listed.",
+		Message:    "could not read: " + f.Detail,
+		Fix:        "Correct the file, or look at it by hand: access paths in this part are not listed.",
+		References: slices.Clone(ruleCouldNotRead.References),
 	}
 }
 

@@ -41,7 +41,7 @@ const (
 // Rules lists all rules, in the order of the documentation: what an outsider
 // can do first, then what a job can do, then what merely lives too long.
 func Rules() []Rule {
-	return []Rule{
+	return append([]Rule{
 		ruleForkCode,
 		ruleForkReachable,
 		ruleScriptInjection,
@@ -68,7 +68,7 @@ func Rules() []Rule {
 		ruleLongLived,
 		ruleSecretInFile,
 		ruleCouldNotRead,
-	}
+	}, trustRules()...)
 }
 
 // RuleOf gives a rule by its name; one that others add has only its name.

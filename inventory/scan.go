@@ -27,6 +27,9 @@ type Options struct {
 	Progress func(done, total int)
 	// Now is the clock, for ignores with an expiry; nil is time.Now.
 	Now func() time.Time
+	// Repository is the repository that the root is a copy of, as owner/name or
+	// as a URL, where the tree doesn't say (no .git/config).
+	Repository string
 }
 
 const (

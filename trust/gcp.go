@@ -30,7 +30,7 @@ func (s *scan) gcpProvider(p gcpProvider) {
 	if p.disabled {
 		return
 	}
-	t := Trust{File: p.file, Line: p.line, Kind: GCPProvider, Issuer: strings.TrimSuffix(p.issuer, "/"), pool: p.pool,
+	t := Trust{File: p.file, Line: p.line, Kind: GCPProvider, Issuer: strings.TrimSuffix(p.issuer, "/"), PoolID: p.pool,
 		Target: Target{"cloud/gcp", "workloadIdentityPools/" + firstOf(p.pool, "unknown") + "/providers/" + firstOf(p.name, "unknown")}}
 	// Without allowed audiences only the provider's own full name is taken, which no other party asks for.
 	t.Audiences, t.AudienceLine = p.audiences, p.audienceLine
@@ -170,11 +170,14 @@ func (s *scan) gcpBound(b gcpBinding, p gcpProvider, who, pool string) {
 		return
 	}
 	t := Trust{File: b.file, Line: b.line, Kind: GCPBinding, Issuer: strings.TrimSuffix(p.issuer, "/"), Target: Target{"cloud/gcp", b.target}, Gives: []string{b.role},
-		Audiences: p.audiences, AudienceLine: p.audienceLine, pool: pool}
+		Audiences: p.audiences, AudienceLine: b.line, PoolID: pool}
 	if p.file == "" {
 		t.open(b.line, "the provider of the pool is in none of the files")
 	}
 	t.gcpClaims(p)
+	for i := range t.Conditions {
+		t.Conditions[i].Inherited = true
+	}
 	kind, value, _ := strings.Cut(who, "/")
 	switch {
 	case kind == "*":

@@ -99,6 +99,9 @@ func (s *scan) roleOf(file, role string, sub *node, u user) {
 	name := text(get(sub, "name"))
 	t := Trust{File: file, Line: sub.Line, Kind: KubernetesRole, Target: Target{"k8s/cluster", role}, Issuer: u.trust.Issuer, Audiences: u.trust.Audiences, AudienceLine: sub.Line,
 		Conditions: append([]Condition{}, u.trust.Conditions...), NoAudience: u.trust.NoAudience}
+	for i := range t.Conditions {
+		t.Conditions[i].Inherited = true
+	}
 	switch {
 	case text(get(sub, "kind")) == "Group" && name == "system:authenticated":
 	case text(get(sub, "kind")) == "User" && u.claim != "" && strings.HasPrefix(name, u.prefix) && (u.prefix != "" || strings.Contains(name, "repo:") || strings.Contains(name, "project_path:")):

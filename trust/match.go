@@ -196,6 +196,15 @@ func overlap(a, b string) bool {
 	if len(a) > 2048 || len(b) > 2048 {
 		return false
 	}
+	for i := 0; ; i++ { // most pairs differ in what stands before the first sign of a pattern
+		if i == len(a) || i == len(b) || a[i] == '*' || b[i] == '*' {
+			a, b = a[i:], b[i:]
+			break
+		}
+		if a[i] != b[i] && a[i] != '?' && b[i] != '?' {
+			return false
+		}
+	}
 	// can[j] says that a[i:] and b[j:] have a text in common, for the row i.
 	next := make([]bool, len(b)+1)
 	row := make([]bool, len(b)+1)

@@ -24,7 +24,7 @@ func (s *scan) provisoFile(f *file) {
 
 // provisoGrant records one grant for one issuer.
 func (s *scan) provisoGrant(file string, name, grant, issuer *node, audiences []string) {
-	t := Trust{File: file, Line: name.Line, Kind: ProvisoGrant, Target: Target{"proviso/grant", name.Value}, Issuer: strings.TrimSuffix(text(get(issuer, "url")), "/")}
+	t := Trust{File: file, Line: name.Line, Kind: ProvisoGrant, Target: Target{"broker/proviso", name.Value}, Issuer: strings.TrimSuffix(text(get(issuer, "url")), "/")}
 	// A platform whose tokens have an audience of their own is configured with it.
 	t.Audiences = audiences
 	if a := text(get(issuer, "audience")); a != "" {

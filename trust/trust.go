@@ -50,7 +50,8 @@ type Trust struct {
 	// empty and nothing by default takes its place.
 	NoAudience bool `json:"any_audience,omitempty"`
 
-	pool string // of GCP, to join bindings with their provider
+	// PoolID is the id of Google's workload identity pool; bindings and providers of one pool belong together.
+	PoolID string `json:"pool,omitempty"`
 }
 
 // Target is what is opened. Kind is that of the inventory's resources:
@@ -81,6 +82,9 @@ type Condition struct {
 	Line   int      `json:"line"`
 	// Not turns the condition around: none of the values may match.
 	Not bool `json:"not,omitempty"`
+	// Inherited is set on a condition that another file states: a binding has
+	// those of the provider behind it. Line is a line of that file.
+	Inherited bool `json:"inherited,omitempty"`
 	// AbsentPasses says that a token without the claim passes.
 	AbsentPasses bool `json:"absent_passes,omitempty"`
 }

@@ -22,8 +22,10 @@ type inventoryFlags struct {
 	all      bool
 	maxBytes int64
 	quiet    bool
-	findings findingFlags
-	estate   estateFlags
+	// repository names the tree's repository where it has no .git/config.
+	repository string
+	findings   findingFlags
+	estate     estateFlags
 }
 
 // newInventoryCommand reads the pipelines of a tree and prints their access paths.
@@ -61,6 +63,7 @@ Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 	cmd.Flags().BoolVar(&f.all, "all", false, "print the whole tree, not only what fits a screen")
 	cmd.Flags().Int64Var(&f.maxBytes, "max-bytes", 0, "size of the largest file that is read (default 4 MiB)")
 	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
+	cmd.Flags().StringVar(&f.repository, "repository", "", "whose copy the tree is, as owner/name, where no .git/config in it says so")
 	f.findings.register(cmd)
 	f.estate.register(cmd)
 	return cmd
@@ -119,7 +122,7 @@ func scanTree(cmd *cobra.Command, root string, f inventoryFlags) (*inventory.Inv
 	if err != nil {
 		return nil, err
 	}
-	return inv, inventory.Check(cmd.Context(), inv, root, inventory.Options{MaxBytes: f.maxBytes})
+	return inv, inventory.Check(cmd.Context(), inv, root, inventory.Options{MaxBytes: f.maxBytes, Repository: f.repository})
 }
 
 // printInventory writes the document in the asked form. The page shows the
