@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"server", "report", "estate"},
 	{"broker"},
 	{"policy"},
-	{"facts", "credential", "client"},
+	{"facts", "credential", "client", "agent"},
 	{"gate", "runner", "fleet", "plan"},
 	{"identity", "audit", "pass", "inventory"},
 	{"store", "internal/keyset", "trust"},
@@ -54,7 +54,7 @@ var onlyIn = []struct {
 	why     string
 }{
 	{"github.com/open-policy-agent/opa", []string{"policy", "bench"}, "one place knows how Rego is evaluated"},
-	{"github.com/spiffe/go-spiffe", []string{"runner", "client", "lab"}, "one place believes an SVID; client and lab are the other end of it"},
+	{"github.com/spiffe/go-spiffe", []string{"runner", "client", "agent", "lab"}, "one place believes an SVID; client, agent and lab are the other end of it"},
 	{"github.com/hashicorp/hcl", []string{"trust"}, "one place reads Terraform, with bounds on what a file may cost"},
 	{"modernc.org/sqlite", []string{"store", "bench"}, "one place knows how things are stored"},
 	{"github.com/goccy/go-yaml", []string{"cmd/proviso", "bench"}, "only the command reads the configuration file"},

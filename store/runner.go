@@ -21,15 +21,15 @@ type JoinToken struct {
 
 // Runner is the row of one runner. A zero time is an absent one.
 type Runner struct {
-	Name      string
-	Joined    time.Time
-	Evidence  string
-	ValidFrom time.Time
-	MustJoin  bool
-	Renewed   time.Time
-	Expires   time.Time
-	Banned    time.Time
-	Reason    string
+	Name      string    `json:"name"`
+	Joined    time.Time `json:"joined,omitzero"`
+	Evidence  string    `json:"evidence,omitempty"`
+	ValidFrom time.Time `json:"valid_from,omitzero"`
+	MustJoin  bool      `json:"must_join"`
+	Renewed   time.Time `json:"renewed,omitzero"`
+	Expires   time.Time `json:"expires,omitzero"`
+	Banned    time.Time `json:"banned,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
 }
 
 // AddJoinToken keeps a token's hash, and forgets tokens that expired a day ago.

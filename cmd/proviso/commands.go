@@ -11,6 +11,7 @@ func commands() []*cobra.Command {
 		newExecCommand(),
 		newTokenCommand(),
 		newGateCommand(),
+		newRunnerCommand(),
 		newInventoryCommand(),
 		newPlanCommand(),
 		newPolicyCommand(),
