@@ -78,8 +78,8 @@ type Workload struct {
 	// Name is the last segment of the SPIFFE ID, as ci.
 	Name string `yaml:"name"`
 	// UID and GID are the user and the primary group that the process runs as.
-	UID *uint32 `yaml:"uid,omitempty"`
-	GID *uint32 `yaml:"gid,omitempty"`
+	UID *int64 `yaml:"uid,omitempty"`
+	GID *int64 `yaml:"gid,omitempty"`
 	// Path is the program's file. With UID it tells proviso exec from what else
 	// the user runs; it is no boundary between programs of one user.
 	Path string `yaml:"path,omitempty"`
@@ -129,6 +129,11 @@ func (c Config) Validate() []Problem {
 		if w.UID == nil && w.GID == nil && w.Path == "" {
 			add(at+"uid", "is missing, as are gid and path: every process of the machine would be this workload")
 		}
+		for name, n := range map[string]*int64{"uid": w.UID, "gid": w.GID} {
+			if n != nil && (*n < 0 || *n > 1<<32-2) {
+				add(at+name, "%d is no number of a user or a group", *n)
+			}
+		}
 		if w.Path != "" && (!filepath.IsAbs(w.Path) || filepath.Clean(w.Path) != w.Path) {
 			add(at+"path", "%q is not the whole path of a program; write it as /usr/local/bin/proviso", w.Path)
 		}
@@ -161,6 +166,7 @@ type Agent struct {
 	tokens    map[string]jwt   // JWT-SVIDs by workload and audience
 	changed   chan struct{}    // closed at each change, then replaced
 
+	wake       chan struct{} // there is something to do before its time
 	tokenSlots chan struct{}
 	usedToken  [32]byte // hash of the join token that was tried last
 }
@@ -171,7 +177,7 @@ func New(cfg Config, logger *slog.Logger) (*Agent, error) {
 		return nil, fmt.Errorf("%s: %s", problems[0].Path, problems[0].Message)
 	}
 	a := &Agent{cfg: cfg, log: logger, now: time.Now, workloads: map[string]*svid{}, tokens: map[string]jwt{},
-		changed: make(chan struct{}), tokenSlots: make(chan struct{}, maxTokenRequests)}
+		changed: make(chan struct{}), wake: make(chan struct{}, 1), tokenSlots: make(chan struct{}, maxTokenRequests)}
 	var err error
 	if a.broker, err = newBrokerClient(cfg.Broker, cfg.CA); err != nil {
 		return nil, err

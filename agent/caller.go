@@ -25,7 +25,7 @@ func (c *caller) AuthType() string { return "unix-peer" }
 // is reports whether the caller is a workload. It is asked at each call and not
 // once for a connection: a process may have become another program since.
 func (c *caller) is(w Workload) (bool, error) {
-	if w.UID != nil && *w.UID != c.uid || w.GID != nil && *w.GID != c.gid {
+	if w.UID != nil && *w.UID != int64(c.uid) || w.GID != nil && *w.GID != int64(c.gid) {
 		return false, nil
 	}
 	if w.Path == "" {

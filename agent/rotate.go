@@ -32,13 +32,14 @@ func (a *Agent) rotate(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			failures++
 			wait = a.backoff(failures)
-			a.log.Error("not renewed; what is there serves until it ends", "error", err, "next_try", wait.Round(time.Millisecond).String(), "ends", a.ends())
+			a.say(err, wait)
 		} else {
 			failures = 0
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-a.wake:
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -59,13 +60,16 @@ func (a *Agent) backoff(failures int) time.Duration {
 	return wait + rand.N(wait/4+1)
 }
 
-func (a *Agent) ends() string {
+// say tells the operator what did not work, and what that means for the jobs.
+func (a *Agent) say(err error, wait time.Duration) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.own == nil {
-		return "nothing is there"
+	own := a.own
+	a.mu.Unlock()
+	if own == nil {
+		a.log.Error("the runner has no SVID, and its jobs get none", "error", err, "next_try", wait.Round(time.Millisecond).String())
+		return
 	}
-	return a.own.cert.NotAfter.UTC().Format(time.RFC3339)
+	a.log.Error("not renewed; what is there serves until it ends", "error", err, "next_try", wait.Round(time.Millisecond).String(), "ends", own.cert.NotAfter)
 }
 
 // step does what is due now and says how long there is nothing to do.
@@ -180,6 +184,10 @@ func (a *Agent) noteRefusal(err error) error {
 	no := new(refusal)
 	if errors.As(err, &no) && final[no.code] {
 		a.give(nil, err)
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
 		return errors.Join(err, a.dropState())
 	}
 	return err
@@ -232,6 +240,9 @@ func (a *Agent) renewWorkload(ctx context.Context, own *svid, name string) error
 func (a *Agent) nextStep() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.own == nil || a.trust == nil {
+		return 0 // a caller has heard meanwhile that it is worth nothing
+	}
 	next := a.trust.again
 	for _, s := range a.workloads {
 		if s.renewAt.Before(next) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -145,16 +146,20 @@ type workloadAPI struct {
 	agent *Agent
 }
 
-// watch sends a message now and at each change, until the caller goes or is no
-// workload any more.
-func (w *workloadAPI) watch(ctx context.Context, method string, send func(*view) error) error {
+// watch sends a message now and at each change of what this caller sees, until
+// it goes or is no workload any more.
+func (w *workloadAPI) watch(ctx context.Context, method string, same func(a, b *view) bool, send func(*view) error) error {
+	var last *view
 	for {
 		v, err := w.agent.view(ctx, method)
 		if err != nil {
 			return err
 		}
-		if err := send(v); err != nil {
-			return err
+		if last == nil || !same(last, v) {
+			if err := send(v); err != nil {
+				return err
+			}
+			last = v
 		}
 		select {
 		case <-v.changed:
@@ -164,8 +169,12 @@ func (w *workloadAPI) watch(ctx context.Context, method string, send func(*view)
 	}
 }
 
+func sameX509(a, b *view) bool { return bytes.Equal(a.trust.x509, b.trust.x509) }
+func sameJWT(a, b *view) bool  { return bytes.Equal(a.trust.jwt, b.trust.jwt) }
+
 func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
-	return w.watch(stream.Context(), "FetchX509SVID", func(v *view) error {
+	same := func(a, b *view) bool { return slices.Equal(a.svids, b.svids) && sameX509(a, b) }
+	return w.watch(stream.Context(), "FetchX509SVID", same, func(v *view) error {
 		resp := &workload.X509SVIDResponse{}
 		for _, s := range v.svids {
 			key, err := x509.MarshalPKCS8PrivateKey(s.key)
@@ -179,13 +188,13 @@ func (w *workloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.Ser
 }
 
 func (w *workloadAPI) FetchX509Bundles(_ *workload.X509BundlesRequest, stream grpc.ServerStreamingServer[workload.X509BundlesResponse]) error {
-	return w.watch(stream.Context(), "FetchX509Bundles", func(v *view) error {
+	return w.watch(stream.Context(), "FetchX509Bundles", sameX509, func(v *view) error {
 		return stream.Send(&workload.X509BundlesResponse{Bundles: map[string][]byte{v.trust.domain.IDString(): v.trust.x509}})
 	})
 }
 
 func (w *workloadAPI) FetchJWTBundles(_ *workload.JWTBundlesRequest, stream grpc.ServerStreamingServer[workload.JWTBundlesResponse]) error {
-	return w.watch(stream.Context(), "FetchJWTBundles", func(v *view) error {
+	return w.watch(stream.Context(), "FetchJWTBundles", sameJWT, func(v *view) error {
 		return stream.Send(&workload.JWTBundlesResponse{Bundles: map[string][]byte{v.trust.domain.IDString(): v.trust.jwt}})
 	})
 }
