@@ -26,7 +26,21 @@ type Once struct {
 	With func(*store.Tx) error
 	// Again is the sentence for who comes a second time, where it isn't a job.
 	Again string
+	// Carried says with whom the token came. The zero value says nothing.
+	Carried Carried
 }
+
+// Carried ties a token to whom it came with: the first that buys something with
+// it is the only one that ever does.
+type Carried struct {
+	// Token is a hash that names the token, and With one of the token together
+	// with whom it came with.
+	Token, With [32]byte
+	// Expires is when the token has surely expired.
+	Expires time.Time
+}
+
+func (c Carried) isZero() bool { return c.Token == [32]byte{} }
 
 // Warrant is a recorded permission to mint exactly one credential. Only
 // Log.Commit makes one that is worth anything; the zero Warrant redeems

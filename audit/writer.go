@@ -126,7 +126,7 @@ func (l *Log) append(batch []*request) (next *edge, signed []byte, err error) {
 	next = old.clone()
 	l.buffer = l.buffer[:0]
 	for _, r := range batch {
-		if r.terms != nil && !r.once.Off {
+		if r.terms != nil {
 			r.claim(tx)
 		}
 		if err := r.writeMore(tx); err != nil {
@@ -154,10 +154,17 @@ func (l *Log) append(batch []*request) (next *edge, signed []byte, err error) {
 // claim uses up the request's replay key. If that can't be, the request is
 // recorded as refused in the same place; the rest of the batch goes on.
 func (r *request) claim(tx *store.Tx) {
-	fresh, err := tx.Claim(r.once.Key, r.once.Expires)
+	alone, err := r.carry(tx)
+	fresh := true
+	if err == nil && alone && !r.once.Off {
+		fresh, err = tx.Claim(r.once.Key, r.once.Expires)
+	}
 	switch {
-	case err == nil && fresh:
+	case err == nil && alone && fresh:
 		return
+	case err == nil && !alone:
+		r.refused = proviso.Refuse(proviso.StageRunner, proviso.CodeRunnerJobMismatch,
+			"this job's token was used on another runner before, and a token is taken from one runner alone: either it was copied, or the job has moved; let the job ask its platform for a new token")
 	case err == nil:
 		r.refused = r.replayed()
 	case errors.Is(err, store.ErrKeysFull):
@@ -204,6 +211,20 @@ func (r *request) refuse() {
 		r.entry = Entry{Type: e.Type, Decision: e.Decision, Time: e.Time, Mode: e.Mode, Stage: e.Stage, Code: e.Code}
 		r.body, r.recorded = appendEntry(r.body[:0], &r.entry, nil)
 	}
+}
+
+// carry holds a token to the one that it came with first. Both keys are used up
+// in the transaction of the first credential, so that it needs no state of its own.
+func (r *request) carry(tx *store.Tx) (alone bool, err error) {
+	c := r.once.Carried
+	if c.isZero() {
+		return true, nil
+	}
+	first, err := tx.Claim(c.Token, c.Expires)
+	if err != nil || !first {
+		return err == nil && tx.Claimed(c.With), err
+	}
+	return tx.Claim(c.With, c.Expires)
 }
 
 var errDiverged = errors.New("after a failed write the store holds another log than the one it confirmed")

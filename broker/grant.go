@@ -3,6 +3,8 @@ package broker
 import (
 	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/proviso-ci/proviso"
@@ -22,9 +24,14 @@ type GrantConfig struct {
 	// data.production, "teams.shipping" is data.teams.shipping. Required.
 	Policy string `yaml:"policy"`
 	// Runner says whether the runner must prove itself: required (the default),
-	// optional or none. With none a runner's evidence is refused: whoever sends
-	// it expects it to count.
+	// bound, optional or none. With bound it must be tied to the job, too
+	// (input.runner.binding); docs/runners.md says what that proves. With none a
+	// runner's evidence is refused: whoever sends it expects it to count.
 	Runner string `yaml:"runner,omitempty"`
+	// RunnerFrom names the entries under runners that the runner may be of, so
+	// that a partner's trust domain doesn't count for everything. Without it all
+	// of them may.
+	RunnerFrom []string `yaml:"runner_from,omitempty"`
 	// Assurance is the least input.runner.assurance that counts as proof, 1 to 4;
 	// docs/runners.md says what each level withstands. Default 2, so that the CI
 	// platform's word about the machine is no proof unless a grant says 1. Only
@@ -39,6 +46,7 @@ type GrantConfig struct {
 // Words of GrantConfig.
 const (
 	required = "required"
+	bound    = "bound"
 	optional = "optional"
 	none     = "none"
 
@@ -57,6 +65,7 @@ type Grant struct {
 	Offer    *credential.Offer
 
 	runner    string
+	from      []string // entries that the runner may be of; nil is all
 	assurance int
 }
 
@@ -78,13 +87,16 @@ func (c GrantConfig) Validate(name string) []Problem {
 	if c.Policy == "" {
 		add("policy", "is missing: a grant without a policy would be guarded by nothing; name a Rego package")
 	}
-	if c.Runner != "" && c.Runner != required && c.Runner != optional && c.Runner != none {
-		add("runner", "is %q; write required, optional or none", c.Runner)
+	if !slices.Contains([]string{"", required, bound, optional, none}, c.Runner) {
+		add("runner", "is %q; write required, bound, optional or none", c.Runner)
+	}
+	if len(c.RunnerFrom) > 0 && c.Runner == none {
+		add("runner_from", "names runners that may be shown, and runner is none; remove one of the two")
 	}
 	switch {
 	case c.Assurance < 0 || c.Assurance > 4:
 		add("assurance", "is %d; write a level from 1 to 4", c.Assurance)
-	case c.Assurance != 0 && c.Runner != "" && c.Runner != required:
+	case c.Assurance != 0 && c.Runner != "" && c.Runner != required && c.Runner != bound:
 		add("assurance", "is the least proof of a runner that is required, and runner is %s; write runner: required, or compare input.runner.assurance in the policy", c.Runner)
 	}
 	for _, p := range c.Credential.Validate() {
@@ -111,7 +123,7 @@ func NewGrant(name string, c GrantConfig, minter *credential.Minter) (*Grant, er
 	if c.Runner == "" {
 		c.Runner = required
 	}
-	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner,
+	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner, from: c.RunnerFrom,
 		assurance: cmp.Or(c.Assurance, defaultAssurance)}, nil
 }
 
@@ -124,13 +136,29 @@ func isName(s string) bool {
 	return s != "" && len(s) <= 100
 }
 
+// Refusals that only a grant's demand on the runner raises.
+const (
+	// CodeRunnerUnbound: the runner proved itself, and nothing ties the job to it.
+	CodeRunnerUnbound proviso.Code = "runner_unbound" // 400 invalid_request
+	// CodeRunnerEntry: the runner proved itself in a trust domain, or by a kind of
+	// evidence, that this grant doesn't take.
+	CodeRunnerEntry proviso.Code = "runner_entry" // 400 invalid_request
+)
+
 // accepts holds the grant's demand on the runner.
 func (g *Grant) accepts(run runner.Runner) error {
+	wanted := g.runner == required || g.runner == bound
 	switch {
-	case g.runner == required && run.IsZero():
+	case wanted && run.IsZero():
 		return proviso.Refuse(proviso.StageRunner, proviso.CodeRunnerRequired,
 			"this grant is given only to a job whose runner proves itself, and no runner's evidence was sent: send its JWT-SVID as actor_token, or its X.509-SVID as TLS client certificate")
-	case g.runner == required && run.Assurance() < g.assurance:
+	case !run.IsZero() && len(g.from) > 0 && !slices.Contains(g.from, run.Name()):
+		return proviso.Refuse(proviso.StageRunner, CodeRunnerEntry,
+			"this grant takes runners of %s, and this one is of %s", strings.Join(g.from, ", "), run.Name())
+	case g.runner == bound && !run.Bound():
+		return proviso.Refuse(proviso.StageRunner, CodeRunnerUnbound,
+			"this grant is given only to a job that is tied to its runner, and nothing ties this job's token to this runner's evidence (%s): send the token over mutual TLS with the runner's X.509-SVID, or with a key that both name", run.Attestation())
+	case wanted && run.Assurance() < g.assurance:
 		return proviso.Refuse(proviso.StageRunner, CodeRunnerAssurance,
 			"this grant wants a runner proved with assurance %d or more, and this one's evidence (%s) has %d: send stronger evidence", g.assurance, run.Attestation(), run.Assurance())
 	case g.runner == none && !run.IsZero() && run.Attestation() != runner.AttestationPlatform: // which nobody sent

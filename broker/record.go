@@ -170,7 +170,9 @@ func (b *Broker) commit(ctx context.Context, rec *record, job identity.Job, gran
 	if !verdict.Allowed() {
 		return nil, proviso.Refuse(proviso.StagePolicy, proviso.CodePolicyMissing, "no policy has allowed this")
 	}
-	warrant, err := b.Audit.Commit(ctx, &rec.entry, once(job, grant), terms)
+	claim := once(job, grant)
+	claim.Carried = carried(job, rec.run)
+	warrant, err := b.Audit.Commit(ctx, &rec.entry, claim, terms)
 	rec.committed = err == nil
 	return warrant, err
 }
@@ -189,6 +191,21 @@ func once(job identity.Job, grant *Grant) audit.Once {
 	return o
 }
 
+// carried ties a job's token to the runner that it came with first: a copy of it
+// buys nothing on another runner, whatever that one proves of itself.
+func carried(job identity.Job, run runner.Runner) audit.Carried {
+	if run.IsZero() || run.Attestation() == runner.AttestationPlatform { // nobody showed anything
+		return audit.Carried{}
+	}
+	c := audit.Carried{Expires: job.Expires()}
+	h := sha256.New()
+	fmt.Fprintf(h, "carried\n%s\n", job.TokenHash())
+	h.Sum(c.Token[:0])
+	fmt.Fprintf(h, "%q\n%q\n%q\n", run.Name(), run.ID(), run.SPIFFEID())
+	h.Sum(c.With[:0])
+	return c
+}
+
 // close ends the record on the way out. What comes back is nil or a refusal
 // that names its decision; a refusal that could not be recorded stays one.
 func (b *Broker) close(ctx context.Context, rec *record, err error) error {
@@ -200,7 +217,7 @@ func (b *Broker) close(ctx context.Context, rec *record, err error) error {
 	rec.endSpans(refusal)
 	answer := &Refused{Refusal: refusal, Decision: rec.entry.Decision, Grant: rec.grantName()}
 	b.log(ctx, rec, refusal)
-	if refusal.Code == proviso.CodeReplay && rec.at == proviso.StageRecord {
+	if (refusal.Code == proviso.CodeReplay || refusal.Code == proviso.CodeRunnerJobMismatch) && rec.at == proviso.StageRecord {
 		return answer // Commit has recorded it, in the place of the decision
 	}
 	if limit := b.budget(rec); limit != nil && !limit.AllowN(b.Now(), 1) {
@@ -333,9 +350,14 @@ func (b *Broker) holder(req Request, job identity.Job) (pass.Confirmation, error
 		}
 		held.JKT = jkt
 	}
-	if jkt := job.Confirmation(); jkt != "" && jkt != held.JKT {
+	jkt := job.Confirmation()
+	proved := jkt == "" || jkt == held.JKT
+	if chain := req.Evidence.Certificates; !proved && len(chain) > 0 {
+		proved = jkt == runner.KeyThumbprint(chain[0]) // by the handshake
+	}
+	if !proved {
 		return pass.Confirmation{}, proviso.Refuse(proviso.StageJob, proviso.CodeCnfMismatch,
-			"the job's token is bound to a key (cnf.jkt), and the request does not prove that key: send a DPoP proof of it")
+			"the job's token is bound to a key (cnf.jkt, or its audience), and the request does not prove that key: send a DPoP proof of it, or show its certificate in the TLS handshake")
 	}
 	return held, nil
 }

@@ -51,9 +51,15 @@ type Runner struct {
 	// word that works for whoever copies it, 3 a copy is useless, 4 the machine's
 	// software was measured too. Policies compare with >=.
 	Assurance int `json:"assurance"`
-	// Bound: the evidence and the job's token are tied to each other, so neither
-	// works beside another one's.
+	// Bound: the evidence and the job's token are tied to each other, by what
+	// binding says.
 	Bound bool `json:"bound"`
+	// Binding says by what: platform (the CI platform names this runner in the
+	// job's token), key (both name one key, which the request proves), mtls (the
+	// token came over a connection of the runner's own key, and is taken from no
+	// other runner from then on). The strongest that holds; absent where nothing
+	// ties them.
+	Binding string `json:"binding,omitempty"`
 	// Environment is self-hosted or hosted.
 	Environment string `json:"environment,omitempty"`
 	// Attributes are the further variables of the path template and the

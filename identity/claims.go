@@ -194,6 +194,7 @@ func isHash(s string) bool {
 type claims struct {
 	doc    document.Value
 	issuer string // URL, verified
+	key    string // that the audience names, "" for none
 	bad    *proviso.Refusal
 }
 

@@ -84,9 +84,9 @@ func (j Job) IssuedAt() time.Time { return j.get().issued }
 // Expires is the token's exp. It is taken until then and not a moment longer.
 func (j Job) Expires() time.Time { return j.get().expires }
 
-// Confirmation is the thumbprint of the key that the token is bound to
-// (cnf.jkt of RFC 7800 and RFC 9449), "" if it is bound to none. The exchange
-// must then come with a proof of that key.
+// Confirmation is the thumbprint of the key that the token is bound to, "" if it
+// is bound to none: cnf.jkt (RFC 7800 and RFC 9449), or the key that its audience
+// names (proviso.KeyedAudience). The exchange must come with a proof of that key.
 func (j Job) Confirmation() string { return j.get().jkt }
 
 // String names the job for logs; it holds no secret.

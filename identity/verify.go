@@ -243,7 +243,12 @@ func (i *issuer) admit(tok *jose.Token, now time.Time) (Job, error) {
 	if c.bad != nil {
 		return Job{}, c.bad
 	}
-	j.jkt = c.confirmation()
+	if j.jkt = c.confirmation(); c.key != "" {
+		if j.jkt != "" && j.jkt != c.key {
+			return Job{}, refuse(proviso.CodeCnfMismatch, "the token names one key in its cnf and another in its audience")
+		}
+		j.jkt = c.key
+	}
 	j.identity = i.identify(c)
 	i.checkTrigger(c, &j.identity)
 	if i.row.agree != nil && c.bad == nil {
@@ -316,7 +321,15 @@ func (i *issuer) checkAudience(c *claims) {
 	case len(list) > 1:
 		c.refuse(proviso.CodeAudMultiple, "the token has %d audiences, so each of them could use it here; %s", len(list), i.howToAsk())
 	default:
-		if aud, _ := list[0].Text(); aud != i.audience {
+		aud, _ := list[0].Text()
+		if aud == i.audience {
+			return
+		}
+		// Only narrower: the job asked for a token that needs the proof of a key.
+		if !i.audienceFixed {
+			c.key = proviso.AudienceKey(aud, i.audience)
+		}
+		if c.key == "" {
 			c.refuse(proviso.CodeAudMismatch, "the token's aud is %s, and must be %s; %s", quoted(aud), quoted(i.audience), i.howToAsk())
 		}
 	}

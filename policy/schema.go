@@ -19,6 +19,7 @@ var words = map[string][]string{
 	"identity.kind":      {"job", "person"},
 	"identity.audience":  {"broker", "platform"},
 	"runner.attestation": {"spiffe-x509", "spiffe-jwt", "aws", "gcp", "azure", "kubernetes", "platform", "tpm", "attestation"},
+	"runner.binding":     {"mtls", "key", "platform"},
 	"runner.environment": {"self-hosted", "hosted"},
 }
 

@@ -50,15 +50,19 @@ func TestBoundByThePlatform(t *testing.T) {
 		return v.Verify(t.Context(), runner.Evidence{Certificates: []*x509.Certificate{a.leaf("spiffe://" + domain + "/region/eu/runner/" + id)}}, job)
 	}
 	r, err := show("4471")
-	if err != nil || !r.Bound() || r.Document().Get("bound").String() != "true" {
+	if err != nil || !r.Bound() || r.Binding() != runner.BindingPlatform || r.Document().Get("bound").String() != "true" {
 		t.Errorf("the job's own runner: bound %t, %v", r.Bound(), err)
 	}
 	_, err = show("4472")
 	wantRefusal(t, err, proviso.CodeRunnerJobMismatch, "4472")
 	unbound := a.verifier() // without bind the two numbers mean nothing to each other
+	r, err = unbound.Verify(t.Context(), runner.Evidence{JWTSVID: a.token(a.claims(), nil)}, job)
+	if err != nil || r.Bound() || r.Binding() != "" {
+		t.Errorf("bound %t, %v: nothing ties this job to a bearer's runner", r.Bound(), err)
+	}
 	r, err = unbound.Verify(t.Context(), runner.Evidence{Certificates: []*x509.Certificate{a.leaf(goodID)}}, job)
-	if err != nil || r.Bound() {
-		t.Errorf("bound %t, %v: nothing ties this job to this runner", r.Bound(), err)
+	if err != nil || r.Binding() != runner.BindingMTLS {
+		t.Errorf("binding %q, %v: the connection ties them, and nothing more", r.Binding(), err)
 	}
 }
 
@@ -72,19 +76,54 @@ func TestBoundByKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	job := jobOf(t, lab.Job{}, lab.Claim("cnf", map[string]any{"jkt": jwk.Thumbprint()}))
-	if job.Confirmation() == "" {
-		t.Fatal("the job's token lost its cnf")
-	}
-	for want, leaf := range map[bool]*x509.Certificate{true: a.leafFor(goodID, &key.PublicKey), false: a.leaf(goodID)} {
-		r, err := v.Verify(t.Context(), runner.Evidence{Certificates: []*x509.Certificate{leaf}}, job)
-		if err != nil || r.Bound() != want {
-			t.Errorf("bound %t, want %t: %v", r.Bound(), want, err)
+	for _, job := range []identity.Job{
+		jobOf(t, lab.Job{}, lab.Claim("cnf", map[string]any{"jkt": jwk.Thumbprint()})),
+		jobOf(t, lab.Job{}, lab.Claim("aud", proviso.KeyedAudience(broker, jwk.Thumbprint()))),
+	} {
+		if job.Confirmation() != jwk.Thumbprint() {
+			t.Fatal("the job's token lost its key")
+		}
+		for want, leaf := range map[string]*x509.Certificate{runner.BindingKey: a.leafFor(goodID, &key.PublicKey), runner.BindingMTLS: a.leaf(goodID)} {
+			r, err := v.Verify(t.Context(), runner.Evidence{Certificates: []*x509.Certificate{leaf}}, job)
+			if err != nil || r.Binding() != want {
+				t.Errorf("binding %q, want %q: %v", r.Binding(), want, err)
+			}
+		}
+		r, err := v.Verify(t.Context(), runner.Evidence{JWTSVID: a.token(a.claims(), nil), Key: jwk.Thumbprint()}, job)
+		if err != nil || r.Bound() {
+			t.Errorf("a bearer names no key: bound %t, %v", r.Bound(), err)
+		}
+		claims := a.claims()
+		claims["cnf"] = map[string]any{"jkt": jwk.Thumbprint()}
+		r, err = v.Verify(t.Context(), runner.Evidence{JWTSVID: a.token(claims, nil), Key: jwk.Thumbprint()}, job)
+		if err != nil || r.Binding() != runner.BindingKey || r.Assurance() != 3 {
+			t.Errorf("both name the key that is proved: binding %q, %v", r.Binding(), err)
 		}
 	}
-	r, err := v.Verify(t.Context(), runner.Evidence{JWTSVID: a.token(a.claims(), nil)}, job)
-	if err != nil || r.Bound() {
-		t.Errorf("a bearer proves no key: bound %t, %v", r.Bound(), err)
+}
+
+// A JWT-SVID that names a key serves only together with its proof.
+func TestJWTSVIDThatNamesAKey(t *testing.T) {
+	a := newAuthority(t, domain, frozen)
+	v := a.verifier()
+	for name, c := range map[string]struct {
+		cnf    any
+		proved string
+	}{
+		"no proof":            {map[string]any{"jkt": "abc"}, ""},
+		"proof of another":    {map[string]any{"jkt": "abc"}, "abd"},
+		"a certificate's key": {map[string]any{"x5t#S256": "abc"}, "abc"},
+		"two keys":            {map[string]any{"jkt": "abc", "x5t#S256": "abc"}, "abc"},
+		"an empty key":        {map[string]any{"jkt": ""}, ""},
+		"no object":           {"abc", "abc"},
+		"null":                {nil, ""},
+	} {
+		claims := a.claims()
+		claims["cnf"] = c.cnf
+		token := a.token(claims, nil)
+		_, err := verify(v, runner.Evidence{JWTSVID: token, Key: c.proved})
+		t.Log(name)
+		wantRefusal(t, err, proviso.CodeCnfMismatch, "key", token)
 	}
 }
 

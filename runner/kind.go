@@ -79,13 +79,13 @@ func (v *Verifier) verifyOthers(ctx context.Context, ev Evidence, job identity.J
 		}
 		// A job's token that names the key which the evidence is tied to, and which
 		// the request proves: neither works beside another one's.
-		f.Bound = f.Bound || f.Key != "" && f.Key == ev.Key && f.Key == job.Confirmation()
+		keyed := f.Key != "" && f.Key == ev.Key && f.Key == job.Confirmation()
 		if f.ID == "" || f.Hash == "" || !v.now().Before(f.Expires) {
 			return Runner{}, refuse(proviso.CodeInternal, "the evidence of the kind %s proved nothing", quoted(name))
 		}
 		switch {
 		case r.IsZero():
-			r = f.runner(name)
+			r = f.runner(name, keyed)
 		case r.id != f.ID:
 			return Runner{}, refuse(proviso.CodeActorMismatch, "the evidence names the runners %s and %s: a request has one runner", quoted(r.id), quoted(f.ID))
 		case f.Expires.Before(r.expires):
@@ -95,9 +95,16 @@ func (v *Verifier) verifyOthers(ctx context.Context, ev Evidence, job identity.J
 	return r, nil
 }
 
-func (f Finding) runner(kind string) Runner {
+func (f Finding) runner(kind string, keyed bool) Runner {
+	binding := ""
+	switch {
+	case f.Bound:
+		binding = BindingPlatform
+	case keyed:
+		binding = BindingKey
+	}
 	r := Runner{name: cmp.Or(f.Name, kind), id: f.ID, region: f.Region, attestation: kind, assurance: f.Assurance,
-		bound: f.Bound, hash: f.Hash, expires: f.Expires}
+		binding: binding, hash: f.Hash, expires: f.Expires}
 	var attributes []document.Field
 	for name, value := range f.Attributes {
 		attributes = append(attributes, document.Member(name, document.StringOf(value)))
@@ -116,7 +123,8 @@ func (r Runner) document(environment string, attributes []document.Field) docume
 		document.Member("assurance", document.IntOf(int64(r.assurance))),
 		document.Member("attestation", document.StringOf(r.attestation)),
 		document.Member("attributes", more),
-		document.Member("bound", document.BoolOf(r.bound)),
+		document.Member("binding", document.StringOf(r.binding)),
+		document.Member("bound", document.BoolOf(r.Bound())),
 		document.Member("environment", document.StringOf(environment)),
 		document.Member("id", document.StringOf(r.id)),
 		document.Member("region", document.StringOf(r.region)),

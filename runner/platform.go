@@ -85,7 +85,7 @@ func (v *Verifier) verifyPlatform(job identity.Job) (Runner, error) {
 			f.Environment = said.Environment
 		}
 		f.Assurance, f.Hash, f.Expires = 1, job.TokenHash(), job.Expires()
-		return f.runner(AttestationPlatform), nil
+		return f.runner(AttestationPlatform, false), nil
 	}
 	return Runner{}, nil
 }

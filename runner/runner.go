@@ -66,6 +66,20 @@ const (
 	AttestationVerifier   = "attestation"
 )
 
+// How a runner and a job are tied to each other: the value of input.runner.binding,
+// from the weakest on. docs/decisions has what each of them proves.
+const (
+	// BindingMTLS: the job's token came over a connection of the runner's own key,
+	// and from then on comes from no other runner.
+	BindingMTLS = "mtls"
+	// BindingKey: the job's token and the runner's evidence name one key, and the
+	// request proves it.
+	BindingKey = "key"
+	// BindingPlatform: the CI platform says in the job's token which runner it
+	// gave the job to, and the evidence is that one's.
+	BindingPlatform = "platform"
+)
+
 // Runner is a verified runner. Only Verify makes one; the zero Runner is "there
 // is none".
 type Runner struct {
@@ -76,7 +90,7 @@ type Runner struct {
 	trustDomain string
 	attestation string
 	assurance   int
-	bound       bool
+	binding     string
 	hash        string
 	issued      time.Time
 	expires     time.Time
@@ -120,9 +134,12 @@ func (r Runner) Attestation() string { return r.attestation }
 // 0 is the zero Runner's.
 func (r Runner) Assurance() int { return r.assurance }
 
-// Bound reports whether the evidence and the job's token are tied to each
-// other, so that neither works beside another one's.
-func (r Runner) Bound() bool { return r.bound }
+// Bound reports whether the evidence and the job's token are tied to each other.
+func (r Runner) Bound() bool { return r.binding != "" }
+
+// Binding says by what they are tied: BindingMTLS, BindingKey, BindingPlatform,
+// the strongest that holds; "" by nothing.
+func (r Runner) Binding() string { return r.binding }
 
 // EvidenceHash names the evidence in the record, in hex: the SHA-256 of the
 // leaf certificate's DER, or of the JWT-SVID's signed bytes (header and

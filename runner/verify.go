@@ -2,7 +2,7 @@ package runner
 
 import (
 	"context"
-	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -93,7 +93,8 @@ type attested struct {
 	hash    string
 	issued  time.Time // as the evidence says it; zero where it doesn't
 	expires time.Time
-	key     crypto.PublicKey // whose possession was proved; nil for a bearer
+	chain   *x509.Certificate // the leaf whose key the handshake proved; nil for a token
+	names   string            // the thumbprint of the key that a JWT-SVID is bound to, "" for a bearer
 }
 
 // New checks the configuration and reads every file that it names; nothing else
@@ -265,7 +266,7 @@ func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (R
 		all = append(all, a)
 	}
 	if ev.JWTSVID != "" {
-		a, err := v.verifyJWT(ev.JWTSVID, now)
+		a, err := v.verifyJWT(ev.JWTSVID, ev.Key, now)
 		if err != nil {
 			return Runner{}, err
 		}
@@ -286,7 +287,7 @@ func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (R
 			}
 		}
 		var err error
-		if r, err = strongest.runner(job); err != nil {
+		if r, err = strongest.runner(job, ev.Key); err != nil {
 			return Runner{}, err
 		}
 	}
@@ -304,7 +305,7 @@ func (v *Verifier) domainOf(id spiffeid.ID) (*domain, error) {
 }
 
 // runner reads the path and makes the Runner.
-func (a attested) runner(job identity.Job) (Runner, error) {
+func (a attested) runner(job identity.Job, proved string) (Runner, error) {
 	cfg := a.domain.cfg
 	r := Runner{name: cfg.Name, region: cfg.Region, spiffeID: a.id.String(), trustDomain: a.id.TrustDomain().Name(),
 		attestation: a.kind, assurance: assuranceOf(a), hash: a.hash, issued: a.issued, expires: a.expires}
@@ -335,7 +336,7 @@ func (a attested) runner(job identity.Job) (Runner, error) {
 			"the operator configures them under runners[].path", quoted(a.id.String()))
 	}
 	var err error
-	if r.bound, err = a.boundTo(job, bindValue); err != nil {
+	if r.binding, err = a.bindingTo(job, bindValue, proved); err != nil {
 		return Runner{}, err
 	}
 	r.doc = r.document(cfg.Environment, attributes)
@@ -345,36 +346,48 @@ func (a attested) runner(job identity.Job) (Runner, error) {
 // assuranceOf gives the level of a SPIFFE identity: whoever has a copy of a
 // JWT-SVID can show it, and nobody without the key an X.509-SVID.
 func assuranceOf(a attested) int {
-	if a.kind == AttestationX509 {
+	if a.kind == AttestationX509 || a.names != "" {
 		return 3
 	}
 	return 2
 }
 
-// boundTo reports whether job and runner are tied together. Two things tie
-// them: the job's token names the key whose possession the runner proved
-// (cnf.jkt, RFC 7800 and RFC 7638), or the CI platform says in the job's token
-// which runner it gave the job to, and that is this one. That both came in one
-// request ties nothing: a stolen job token can be sent by another good runner.
-func (a attested) boundTo(job identity.Job, bindValue string) (bool, error) {
-	bound := false
+// bindingTo says by what job and runner are tied together, the strongest first.
+// proved is the thumbprint of the key that the request proves by DPoP.
+func (a attested) bindingTo(job identity.Job, bindValue, proved string) (string, error) {
+	if job.IsZero() {
+		return "", nil // an agent that joins a fleet
+	}
 	if a.domain.cfg.Bind != "" {
 		switch said := job.Identity().PlatformRunner.ID; {
 		case said == "" || bindValue == "":
 		case said != bindValue:
-			return false, refuse(proviso.CodeRunnerJobMismatch, "the CI platform gave this job to the runner %s, and the evidence is of %s", quoted(said), quoted(bindValue))
+			return "", refuse(proviso.CodeRunnerJobMismatch, "the CI platform gave this job to the runner %s, and the evidence is of %s", quoted(said), quoted(bindValue))
 		default:
-			bound = true
+			return BindingPlatform, nil
 		}
 	}
-	if want := job.Confirmation(); want != "" && a.key != nil {
-		for _, alg := range []jose.Alg{jose.ES256, jose.ES384, jose.ES512, jose.RS256, jose.EdDSA} {
-			if key, err := jose.NewKey("", alg, a.key); err == nil {
-				return bound || key.Thumbprint() == want, nil
-			}
+	want := job.Confirmation()
+	switch {
+	case want != "" && a.chain != nil && want == KeyThumbprint(a.chain):
+		return BindingKey, nil // the handshake has proved it
+	case want != "" && a.names != "" && want == a.names && want == proved:
+		return BindingKey, nil
+	case a.chain != nil:
+		return BindingMTLS, nil
+	}
+	return "", nil
+}
+
+// KeyThumbprint gives the RFC 7638 thumbprint of a certificate's key, "" if it
+// is of a kind that has none.
+func KeyThumbprint(cert *x509.Certificate) string {
+	for _, alg := range []jose.Alg{jose.ES256, jose.ES384, jose.ES512, jose.RS256, jose.EdDSA} {
+		if key, err := jose.NewKey("", alg, cert.PublicKey); err == nil {
+			return key.Thumbprint()
 		}
 	}
-	return bound, nil
+	return ""
 }
 
 // Status reports every trust domain's state, in the order of the configuration.

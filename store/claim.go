@@ -77,6 +77,14 @@ func (t *Tx) Claim(k [32]byte, expires time.Time) (bool, error) {
 	return true, nil
 }
 
+// Claimed reports whether a key was used up, also by this transaction.
+func (t *Tx) Claimed(k [32]byte) bool {
+	short := key(k[:keySize])
+	_, used := t.db.used.keys[short]
+	_, here := t.claimed.keys[short]
+	return used || here
+}
+
 func (p *pending) write(insert *sql.Stmt, first int64) error {
 	for expiry, keys := range p.rows {
 		if _, err := insert.Exec(claimID(expiry, first), keys); err != nil {

@@ -120,6 +120,11 @@ func (c *Config) checkGrants() []problem {
 		for _, p := range g.Validate(name) {
 			out = append(out, problem{path: strings.TrimSuffix("grants."+name+"."+p.Path, "."), message: p.Message})
 		}
+		for i, from := range g.RunnerFrom {
+			if !slices.Contains(c.runnerNames(), from) {
+				out = append(out, problem{path: fmt.Sprintf("grants.%s.runner_from[%d]", name, i), message: fmt.Sprintf("is %q, and no entry under runners has that name", from)})
+			}
+		}
 		if g.Runner != "none" && g.Runner != "optional" && len(c.Runners) == 0 {
 			out = append(out, problem{path: "grants." + name + ".runner", message: "is required, and nothing is configured under runners: nobody could get this grant; configure one, or write runner: none"})
 		}
@@ -128,6 +133,15 @@ func (c *Config) checkGrants() []problem {
 		}
 	}
 	return out
+}
+
+// runnerNames lists what a grant's runner_from may name.
+func (c *Config) runnerNames() []string {
+	var names []string
+	for _, r := range c.Runners {
+		names = append(names, r.Name)
+	}
+	return names
 }
 
 func (c *Config) checkTelemetry() []problem {
