@@ -56,6 +56,7 @@ var onlyIn = []struct {
 	{"github.com/open-policy-agent/opa", []string{"policy", "bench"}, "one place knows how Rego is evaluated"},
 	{"github.com/spiffe/go-spiffe", []string{"runner", "client", "agent", "lab"}, "one place believes an SVID; client, agent and lab are the other end of it"},
 	{"github.com/hashicorp/hcl", []string{"trust"}, "one place reads Terraform, with bounds on what a file may cost"},
+	{"github.com/google/go-tpm", []string{"runner", "client"}, "one place believes a TPM; the client is the other end of it"},
 	{"modernc.org/sqlite", []string{"store", "bench"}, "one place knows how things are stored"},
 	{"github.com/goccy/go-yaml", []string{"cmd/proviso", "bench"}, "only the command reads the configuration file"},
 	{"github.com/spf13/cobra", []string{"cmd/proviso", "bench"}, "only the command has a command line"},

@@ -48,6 +48,8 @@ type CloudSigner struct {
 type CloudOptions struct {
 	Machine Machine
 	Now     func() time.Time // default time.Now
+	// Only is the one cloud that answers, aws, gcp or azure; "" is all three.
+	Only string
 }
 
 // NewCloud starts a cloud's metadata service.
@@ -67,10 +69,21 @@ func NewCloud(o CloudOptions) (*Cloud, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("PUT /latest/api/token", c.serveSession)
-	mux.HandleFunc("GET /latest/dynamic/instance-identity/rsa2048", c.serveAWS)
-	mux.HandleFunc("GET /computeMetadata/v1/instance/service-accounts/default/identity", c.serveGCP)
-	mux.HandleFunc("GET /metadata/attested/document", c.serveAzure)
+	for _, route := range []struct {
+		cloud, pattern string
+		handler        http.HandlerFunc
+	}{
+		{"aws", "PUT /latest/api/token", c.serveSession},
+		{"aws", "GET /latest/dynamic/instance-identity/rsa2048", c.serveAWS},
+		{"gcp", "GET /computeMetadata/v1/instance/id", c.serveID},
+		{"gcp", "GET /computeMetadata/v1/instance/service-accounts/default/identity", c.serveGCP},
+		{"azure", "GET /metadata/instance/compute/vmId", c.serveID},
+		{"azure", "GET /metadata/attested/document", c.serveAzure},
+	} {
+		if o.Only == "" || o.Only == route.cloud {
+			mux.HandleFunc(route.pattern, route.handler)
+		}
+	}
 	c.server, err = serve(mux, nil)
 	return c, err
 }
@@ -247,6 +260,14 @@ func (c *Cloud) serveAzure(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
+}
+
+func (c *Cloud) serveID(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Metadata-Flavor") != "Google" && r.Header.Get("Metadata") != "true" {
+		http.Error(w, "a header is missing", http.StatusForbidden)
+		return
+	}
+	answerText(w, c.Machine().ID, nil)
 }
 
 func answerText(w http.ResponseWriter, text string, err error) {

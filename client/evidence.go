@@ -1,0 +1,255 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/proviso-ci/proviso"
+)
+
+// Variables of the evidence that a runner shows beside SPIFFE's.
+const (
+	// MetadataVariable is the address of the cloud's metadata service, for a lab
+	// or a proxy on this machine; by default it is where all clouds have it.
+	MetadataVariable = "PROVISO_METADATA_URL"
+	// KubernetesVariable names the file of the projected service-account token.
+	KubernetesVariable = "PROVISO_KUBERNETES_TOKEN"
+	// AttestationVariable names the file with an attestation verifier's result.
+	AttestationVariable = "PROVISO_ATTESTATION"
+)
+
+const (
+	metadataURL     = "http://169.254.169.254"
+	kubernetesToken = "/var/run/secrets/proviso/token" // #nosec G101 -- a file's name
+	maxEvidence     = 32 << 10
+	evidenceTimeout = 5 * time.Second
+	azureVersion    = "2021-02-01"
+)
+
+// EvidenceKinds are the kinds that a runner can show, in the order in which
+// FindEvidence looks for them: the strongest first.
+var EvidenceKinds = []string{"tpm", "azure", "kubernetes", "gcp", "aws"}
+
+// Evidence is one piece of evidence, ready to be sent as actor_token.
+type Evidence struct {
+	Token, TokenType string
+}
+
+// NeedsChallenge reports whether a kind is made over a nonce of the broker.
+func NeedsChallenge(kind string) bool { return kind == "tpm" || kind == "azure" }
+
+// NeedsKey reports whether a kind counts only with a key that the request proves.
+func NeedsKey(kind string) bool { return kind == "aws" }
+
+// FindEvidence says which kind of evidence this machine seems to have, "" for
+// none: a TPM or a token's file that is there, or else a metadata service that
+// answers as its cloud's does.
+func FindEvidence(ctx context.Context) string {
+	for _, is := range []struct{ kind, path string }{{"tpm", tpmPath()}, {"kubernetes", tokenPath()}} {
+		info, err := os.Stat(is.path)
+		if err != nil || info.IsDir() {
+			continue
+		}
+		if info.Mode()&os.ModeSocket != 0 {
+			return is.kind
+		}
+		if f, err := os.Open(is.path); err == nil {
+			_ = f.Close()
+			return is.kind
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, probe := range []struct {
+		kind string
+		ask  metadataRequest
+	}{
+		{"gcp", metadataRequest{http.MethodGet, "/computeMetadata/v1/instance/id", nil, map[string]string{"Metadata-Flavor": "Google"}}},
+		{"azure", metadataRequest{http.MethodGet, "/metadata/instance/compute/vmId", url.Values{"api-version": {azureVersion}, "format": {"text"}}, map[string]string{"Metadata": "true"}}},
+		{"aws", metadataRequest{http.MethodPut, "/latest/api/token", nil, map[string]string{"X-aws-ec2-metadata-token-ttl-seconds": "60"}}},
+	} {
+		if _, err := probe.ask.do(ctx); err == nil {
+			return probe.kind
+		}
+	}
+	return ""
+}
+
+func tpmPath() string { return cmp.Or(os.Getenv(TPMVariable), defaultTPM) }
+
+func tokenPath() string { return cmp.Or(os.Getenv(KubernetesVariable), kubernetesToken) }
+
+// MakeEvidence gets a machine's evidence of a kind for a broker. challenge is
+// the broker's, "" where the kind takes none; thumbprint is that of the key
+// that the request will prove, "" without one.
+func MakeEvidence(ctx context.Context, kind, broker, challenge, thumbprint string) (Evidence, error) {
+	ctx, cancel := context.WithTimeout(ctx, evidenceTimeout)
+	defer cancel()
+	nonce := proviso.EvidenceNonce(broker, challenge, thumbprint)
+	var text string
+	var err error
+	switch kind {
+	case "aws":
+		text, err = awsDocument(ctx)
+	case "gcp":
+		text, err = metadataRequest{http.MethodGet, "/computeMetadata/v1/instance/service-accounts/default/identity",
+			url.Values{"audience": {broker}, "format": {"full"}}, map[string]string{"Metadata-Flavor": "Google"}}.do(ctx)
+	case "azure":
+		text, err = azureDocument(ctx, challenge, nonce)
+	case "kubernetes":
+		text, err = readToken(tokenPath(), "the pod has no projected service-account token; mount one whose audience is "+broker)
+	case "attestation":
+		text, err = readToken(os.Getenv(AttestationVariable), "no attestation result: "+AttestationVariable+" names its file")
+	case "tpm":
+		text, err = tpmQuote(challenge, nonce)
+	default:
+		return Evidence{}, fmt.Errorf("there is no evidence of the kind %q; write %s or attestation", kind, strings.Join(EvidenceKinds, ", "))
+	}
+	if err != nil {
+		return Evidence{}, fmt.Errorf("the runner's evidence (%s): %w", kind, err)
+	}
+	return Evidence{text, evidenceType(kind)}, nil
+}
+
+func evidenceType(kind string) string {
+	for name, k := range proviso.EvidenceKinds {
+		if k == kind {
+			return name
+		}
+	}
+	return ""
+}
+
+func tpmQuote(challenge string, nonce [32]byte) (_ string, err error) {
+	t, err := OpenTPM("")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	return t.Quote(challenge, nonce)
+}
+
+func readToken(path, absent string) (string, error) {
+	if path == "" {
+		return "", errors.New(absent)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", errors.New(absent)
+	} else if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxEvidence+1))
+	if err == nil && len(data) > maxEvidence {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxEvidence)
+	}
+	return strings.TrimSpace(string(data)), err
+}
+
+func awsDocument(ctx context.Context) (string, error) {
+	session, err := metadataRequest{http.MethodPut, "/latest/api/token", nil, map[string]string{"X-aws-ec2-metadata-token-ttl-seconds": "60"}}.do(ctx)
+	if err != nil {
+		return "", err
+	}
+	text, err := metadataRequest{http.MethodGet, "/latest/dynamic/instance-identity/rsa2048", nil, map[string]string{"X-aws-ec2-metadata-token": session}}.do(ctx)
+	return strings.ReplaceAll(text, "\n", ""), err
+}
+
+func azureDocument(ctx context.Context, challenge string, nonce [32]byte) (string, error) {
+	text, err := metadataRequest{http.MethodGet, "/metadata/attested/document",
+		url.Values{"api-version": {azureVersion}, "nonce": {hex.EncodeToString(nonce[:16])}}, map[string]string{"Metadata": "true"}}.do(ctx)
+	if err != nil {
+		return "", err
+	}
+	var answer struct{ Encoding, Signature string }
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Encoding != "pkcs7" || answer.Signature == "" {
+		return "", errors.New("the metadata service gives no document signed with PKCS#7")
+	}
+	return marshalEvidence(map[string]string{"challenge": challenge, "signature": answer.Signature})
+}
+
+func marshalEvidence(v any) (string, error) {
+	data, err := json.Marshal(v)
+	return string(data), err
+}
+
+// metadataRequest asks a cloud's metadata service.
+type metadataRequest struct {
+	method, path string
+	query        url.Values
+	header       map[string]string
+}
+
+// do asks without any proxy and follows nothing: what is there is for this
+// machine alone.
+func (m metadataRequest) do(ctx context.Context) (string, error) {
+	base := cmp.Or(os.Getenv(MetadataVariable), metadataURL)
+	u, err := url.Parse(base + m.path)
+	if err != nil {
+		return "", fmt.Errorf("%s is no URL", MetadataVariable)
+	}
+	u.RawQuery = m.query.Encode()
+	r, err := http.NewRequestWithContext(ctx, m.method, u.String(), nil)
+	if err != nil {
+		return "", fmt.Errorf("%s is no URL", MetadataVariable)
+	}
+	for name, value := range m.header {
+		r.Header.Set(name, value)
+	}
+	t := &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10}
+	resp, err := newHTTPClient(t).Do(r)
+	if err != nil {
+		return "", fmt.Errorf("the metadata service at %s: %w", u.Host, cause(err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxEvidence+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("the metadata service at %s: %w", u.Host, err)
+	case resp.StatusCode != http.StatusOK:
+		return "", fmt.Errorf("the metadata service at %s answers %s to %s", u.Host, resp.Status, m.path)
+	case len(data) > maxEvidence:
+		return "", fmt.Errorf("the metadata service at %s answers more than %d bytes", u.Host, maxEvidence)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// Challenge asks the broker for a nonce that evidence is to be made over.
+func (c *Client) Challenge(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.conf.Timeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.broker.String(), "/")+"/challenge", http.NoBody)
+	if err != nil {
+		return "", errors.New("the broker's URL can't be asked")
+	}
+	r.Header.Set("User-Agent", "proviso")
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return "", fmt.Errorf("%s gives no challenge: %w", c.conf.BrokerURL, cause(err))
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer proviso.Challenge
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxEvidence)).Decode(&answer)
+	if resp.StatusCode != http.StatusOK || err != nil || answer.Nonce == "" {
+		return "", fmt.Errorf("%s gives no challenge for a runner's evidence: it answers %s", c.conf.BrokerURL, resp.Status)
+	}
+	return answer.Nonce, nil
+}
+
+// IsEvidenceKind reports whether there is evidence of a kind.
+func IsEvidenceKind(kind string) bool {
+	return kind == "attestation" || slices.Contains(EvidenceKinds, kind)
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package client
+
+import (
+	"errors"
+
+	"github.com/google/go-tpm/tpm2/transport"
+)
+
+func openTPM(string) (transport.TPMCloser, error) {
+	return nil, errors.New("a TPM is read on Linux only")
+}
