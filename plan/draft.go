@@ -52,10 +52,10 @@ func (d *draft) via() Via {
 }
 
 // through reports whether the item goes through Proviso although its target
-// could trust the platform. The actions of Google and Azure, and the package
-// indexes, know the platform's token only.
+// could trust the platform. The actions of Google, Azure and Vault, and the
+// package indexes, know the platform's token only.
 func (d *draft) through() bool {
-	return d.p.opt.Route == ThroughProviso && slices.Contains([]string{"aws", "vault"}, d.method.name) && d.method.direct && issues(d.group.ci)
+	return d.p.opt.Route == ThroughProviso && d.method.name == "aws" && issues(d.group.ci)
 }
 
 // issues reports whether a platform signs identity tokens for its jobs.

@@ -30,10 +30,13 @@ func ghVault(j *ghJob, d *draft) error {
 		if err := firstError(j.f.setEntry(k, v, "role", d.item.ID), j.f.dropEntries(u.mapKey, u.m, names[1:]...)); err != nil {
 			return err
 		}
-		var err error
-		if k, v := find(u.m, "method"); k != nil {
+		err := j.f.addEntry(k0(u.m), "jwtGithubAudience: "+d.audience())
+		if k, _ := find(u.m, "jwtGithubAudience"); k != nil {
+			return no(k, "the step asks for an audience of its own already; write method and role yourself")
+		}
+		if k, v := find(u.m, "method"); k != nil && err == nil {
 			err = j.f.setValue(k, v, "jwt")
-		} else {
+		} else if err == nil {
 			err = j.f.addEntry(k0(u.m), "method: jwt")
 		}
 		if err != nil {

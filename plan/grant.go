@@ -55,8 +55,11 @@ func (d *draft) repositoryID() string {
 // trusts it can tell grants of one repository apart.
 func (d *draft) audience() string {
 	switch d.method.name {
-	case "aws", "k8s":
+	case "aws", "k8s", "gcp", "azure":
 		return d.method.name + ":" + d.item.ID
+	}
+	if d.item.Via == ViaDirect && d.method.name != "vault" {
+		return "gate:" + d.item.ID
 	}
 	return "vault:" + d.item.ID
 }
@@ -80,7 +83,11 @@ func (d *draft) grant() {
 
 func (d *draft) grantHead() string {
 	when := "The patch asks for this grant."
-	if d.item.Via != ViaProviso {
+	switch {
+	case d.item.Via == ViaProviso:
+	case strings.HasPrefix(d.audience(), "gate:"):
+		when = "The target trusts the CI platform only, so nothing enforces this grant: ask it first in the job\n# (proviso token --verify-only --grant " + d.item.ID + "), and policy and record have each use."
+	default:
 		when = "For the day on which policy is to decide this access too; the patch of this plan goes to the target directly."
 	}
 	return fmt.Sprintf("# In place of %s in %s: a part of Proviso's configuration.\n# %s\n", oneLine(strings.Join(d.item.Secrets, ", ")), oneLine(d.item.Repository), when)
@@ -166,7 +173,7 @@ func (p *planner) issuer(d *draft) *issuerPart {
 	case inventory.CloudBuild:
 		i.url, i.pin, how = "https://accounts.google.com", "sub", "gcloud iam service-accounts describe ACCOUNT --format='value(uniqueId)'"
 	default:
-		i.url = p.ask(snake(i.platform)+"_issuer", owner, "The URL of the issuer of "+i.platform+" jobs of "+owner+".", "the platform's OpenID Connect page")
+		i.url = "https://" + p.ask(snake(i.platform)+"_issuer", owner, "The issuer of "+i.platform+" jobs of "+owner+", without https://.", "the platform's OpenID Connect page")
 		i.name += "-" + slug(owner)
 	}
 	have := p.issuers[i.url]
@@ -231,7 +238,7 @@ func (p *planner) broker() string {
 	if p.opt.Broker != "" {
 		return strings.TrimSuffix(p.opt.Broker, "/")
 	}
-	return p.ask("proviso_url", "", "The URL of Proviso, https and without a slash at the end.", "server.url in its configuration; or --broker URL")
+	return "https://" + p.ask("proviso_host", "", "The host of Proviso's URL (server.url in its configuration), without https:// and without a slash at the end.", "server.url in its configuration; or --broker URL")
 }
 
 // workflowFiles are the pipelines that may ask, for platforms whose tokens name them.

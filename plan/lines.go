@@ -94,6 +94,14 @@ func (l lines) apply(es edits) (lines, error) {
 		return lines{}, err
 	}
 	out := lines{end: l.end, lastEnd: l.lastEnd}
+	if n := len(es); n > 0 && es[n-1].to == len(l.text) && !l.lastEnd {
+		switch last := es[n-1]; {
+		case last.from == last.to:
+			return lines{}, errors.New("the file's last line has no end, and something would have to come behind it")
+		case len(last.with) == 0:
+			out.lastEnd = true // what is last now had an end
+		}
+	}
 	at := 0
 	for _, e := range es {
 		if e.from < at || e.to > len(l.text) {

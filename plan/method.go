@@ -23,6 +23,8 @@ type method struct {
 	// pairs: several names that are used by one step are halves of one secret.
 	pairs  bool
 	effort int // 1 (a line) to 10 (a project)
+	// fetch: the value is handed out just in time.
+	fetch  bool
 	github func(*ghJob, *draft) error
 	// target writes the trust configuration.
 	target func(*draft)
@@ -51,17 +53,17 @@ var methods = map[string]*method{
 	"octo-sts":  {title: "The job's identity is exchanged for an App's token that a policy in the target repository limits.", direct: true, effort: 4, github: ghOctoSTS, target: trustOctoSTS, ends: endGitHubToken, seen: seenGitHubToken},
 	"vault":     {title: "Vault's JWT method with bound claims in place of the token or the AppRole.", direct: true, pairs: true, effort: 3, github: ghVault, target: trustVault, ends: endVault, seen: seenVault},
 	"k8s":       {title: "The cluster trusts Proviso's issuer (structured authentication); the job's token lives minutes and has a user of its own.", effort: 5, github: ghKube, target: trustKubernetes, ends: endKube, seen: seenKube},
-	"terraform": {title: "A short-lived team token from Vault's engine for HCP Terraform, and dynamic provider credentials inside of it; until then Proviso hands the token out just in time.", effort: 5, github: ghFetch, target: trustFetch, ends: endSaaS},
-	"ssh":       {title: "A certificate per job from an SSH authority (Vault's SSH engine, step-ca); until the hosts trust one, Proviso hands the key out just in time.", effort: 5, github: ghFetch, target: trustFetch, ends: endSSH, seen: seenSSH},
-	"database":  {title: "A user per job from Vault's database engine, or the cloud's IAM login; until then Proviso hands the password out just in time.", effort: 5, github: ghFetch, target: trustFetch, ends: endDatabase, seen: seenDatabase},
-	"dockerhub": {title: "Docker's OIDC connections (GitHub only, Team and Business plans); else Proviso hands the access token out just in time.", effort: 3, github: ghFetch, target: trustFetch, ends: endSaaS},
-	"registry":  {title: "The registry's own federation where it has one (Quay: robot federation; JFrog: OIDC integration); else Proviso hands the login out just in time.", effort: 4, github: ghFetch, target: trustFetch, ends: endSaaS},
+	"terraform": {title: "A short-lived team token from Vault's engine for HCP Terraform, and dynamic provider credentials inside of it; until then Proviso hands the token out just in time.", effort: 5, ends: endSaaS},
+	"ssh":       {title: "A certificate per job from an SSH authority (Vault's SSH engine, step-ca); until the hosts trust one, Proviso hands the key out just in time.", effort: 5, ends: endSSH, seen: seenSSH},
+	"database":  {title: "A user per job from Vault's database engine, or the cloud's IAM login; until then Proviso hands the password out just in time.", effort: 5, ends: endDatabase, seen: seenDatabase},
+	"dockerhub": {title: "Docker's OIDC connections (GitHub only, Team and Business plans); else Proviso hands the access token out just in time.", effort: 3, ends: endSaaS},
+	"registry":  {title: "The registry's own federation where it has one (Quay: robot federation; JFrog: OIDC integration); else Proviso hands the login out just in time.", effort: 4, ends: endSaaS},
 	"gitlab-registry": {title: "The job's own token: CI_REGISTRY_USER and CI_REGISTRY_PASSWORD.", platform: true, effort: 1, ends: endSaaS,
 		manual: "GitLab sets CI_REGISTRY_USER and CI_REGISTRY_PASSWORD in each job: use them in the place of this login"},
-	"signing": {title: "Keyless signing (Sigstore), or a key in a KMS that the job reaches by its identity; else Proviso hands the key out just in time.", effort: 5, github: ghFetch, target: trustFetch, ends: endSaaS},
-	"none":    {title: "None: nothing federates here. Keep it in a protected environment with reviewers, or have Proviso hand it out just in time, which the patch does.", none: true, effort: 4, github: ghFetch, target: trustFetch, ends: endSaaS},
-	"saas":    {title: "The vendor's OIDC where it has one; else Proviso hands the value out just in time: the job proves itself, policy decides.", effort: 3, github: ghFetch, target: trustFetch, ends: endSaaS},
-	"manager": {title: "The secrets manager's own OIDC login (Doppler, Infisical, Akeyless, Conjur have one); 1Password and Bitwarden have none: Proviso hands their token out.", effort: 3, github: ghFetch, target: trustFetch, ends: endSaaS},
+	"signing": {title: "Keyless signing (Sigstore), or a key in a KMS that the job reaches by its identity; else Proviso hands the key out just in time.", effort: 5, ends: endSaaS},
+	"none":    {title: "None: nothing federates here. Keep it in a protected environment with reviewers, or have Proviso hand it out just in time, which the patch does.", none: true, effort: 4, ends: endSaaS},
+	"saas":    {title: "The vendor's OIDC where it has one; else Proviso hands the value out just in time: the job proves itself, policy decides.", effort: 3, ends: endSaaS},
+	"manager": {title: "The secrets manager's own OIDC login (Doppler, Infisical, Akeyless, Conjur have one); 1Password and Bitwarden have none: Proviso hands their token out.", effort: 3, ends: endSaaS},
 	"inherit": {title: "Pass by name the secrets that the called workflow needs, and no others.", effort: 2,
 		manual: "which secrets the called workflow needs is written in its on.workflow_call.secrets, in another file"},
 	"all": {title: "Name each secret that is needed; nothing needs all of them.", effort: 3,
@@ -73,6 +75,10 @@ var methods = map[string]*method{
 func init() {
 	for name, m := range methods {
 		m.name = name
+	}
+	for _, name := range []string{"terraform", "ssh", "database", "dockerhub", "registry", "signing", "none", "saas", "manager"} {
+		m := methods[name]
+		m.fetch, m.github, m.target = true, ghFetch, trustFetch
 	}
 }
 

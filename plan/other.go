@@ -2,17 +2,297 @@ package plan
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/proviso-ci/proviso/inventory"
 )
 
 // editor changes the jobs of one pipeline of a platform.
 type editor interface {
-	doc() *doc
 	change(job string, d *draft) error
 }
 
 // openOther reads a pipeline of a platform other than GitHub.
-func openOther(ci inventory.CI, text string) (editor, error) {
-	return nil, fmt.Errorf("pipelines of %s are changed by hand", ci)
+func openOther(ci inventory.CI, text string) (editor, *doc, error) {
+	var e editor
+	d, err := parseDoc(text)
+	switch ci {
+	case inventory.GitLab:
+		e = gitlabFile{d}
+	case inventory.Bitbucket:
+		e = bitbucketFile{d}
+	case inventory.CircleCI:
+		e = circleFile{d}
+	case inventory.Buildkite:
+		e = buildkiteFile{d}
+	default:
+		return nil, nil, fmt.Errorf("no pattern of %s is known that a patch could follow without guessing", ci)
+	}
+	return e, d, err
+}
+
+// scriptList is a list of commands, one an entry, run by one shell.
+type scriptList struct {
+	d    *doc
+	key  *yaml.Node
+	list *yaml.Node
+}
+
+func (d *doc) script(n *yaml.Node, name string) (*scriptList, error) {
+	key, list := find(n, name)
+	if key == nil {
+		return nil, no(n, "the job has no %s of its own", name)
+	}
+	if err := d.own(list, name); err != nil {
+		return nil, err
+	}
+	if list.Kind != yaml.SequenceNode || list.Style&yaml.FlowStyle != 0 || len(list.Content) == 0 {
+		return nil, no(list, "%s is not written as one command a line", name)
+	}
+	return &scriptList{d, key, list}, nil
+}
+
+// dash gives the line of an entry's dash and the blanks before it.
+func (s *scriptList) dash(i int) (line int, blanks string, err error) {
+	n := s.list.Content[i]
+	line = n.Line
+	if n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) == 0 && n.Kind == yaml.ScalarNode && n.Anchor == "" || n.Kind == yaml.MappingNode || n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		text := s.d.text[line-1]
+		trim := strings.TrimLeft(text, " ")
+		if strings.HasPrefix(trim, "- ") {
+			return line, text[:len(text)-len(trim)], nil
+		}
+	}
+	return 0, "", no(n, "an entry of the list does not begin on the line of its dash")
+}
+
+// before inserts commands before an entry, as one of several lines.
+func (s *scriptList) before(i int, commands ...string) error {
+	line, blanks, err := s.dash(i)
+	if err != nil {
+		return err
+	}
+	out := []string{blanks + "- |"}
+	for _, c := range commands {
+		out = append(out, blanks+"  "+c)
+	}
+	s.d.insertBefore(line, out...)
+	return nil
+}
+
+// drop removes the entries that a pattern fits wholly.
+func (s *scriptList) drop(pattern *regexp.Regexp) error {
+	for i, n := range s.list.Content {
+		if n.Kind == yaml.ScalarNode && pattern.MatchString(strings.TrimSpace(n.Value)) {
+			line, _, err := s.dash(i)
+			if err != nil {
+				return err
+			}
+			if strings.Contains(strings.TrimRight(n.Value, "\n"), "\n") {
+				return no(n, "the command goes over several lines")
+			}
+			s.d.edits.put(line-1, line)
+		}
+	}
+	return nil
+}
+
+// first gives the first entry that names a variable, -1 when none does.
+func (s *scriptList) first(names ...string) int {
+	return slices.IndexFunc(s.list.Content, func(n *yaml.Node) bool {
+		found := false
+		walkScalars(n, 0, func(c *yaml.Node) {
+			for _, name := range names {
+				found = found || variable(name).MatchString(c.Value)
+			}
+		})
+		return found
+	})
+}
+
+// variable finds a variable of a shell by its name.
+func variable(name string) *regexp.Regexp {
+	return regexp.MustCompile(`\$\{?` + regexp.QuoteMeta(name) + `\b`)
+}
+
+// usedIn lists the keys of a mapping below which a variable is named.
+func usedIn(n *yaml.Node, names []string) (out []string) {
+	for i := 0; n != nil && i+1 < len(n.Content); i += 2 {
+		hit := false
+		walkScalars(n.Content[i+1], 0, func(c *yaml.Node) {
+			for _, name := range names {
+				hit = hit || variable(name).MatchString(c.Value)
+			}
+		})
+		if hit {
+			out = append(out, n.Content[i].Value)
+		}
+	}
+	return out
+}
+
+// awsExport is a command that hands keys to the AWS tools.
+func awsExport(secrets []string) *regexp.Regexp {
+	var names []string
+	for _, s := range secrets {
+		names = append(names, regexp.QuoteMeta(s))
+	}
+	return regexp.MustCompile(`^export (AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN)="?\$\{?(` + strings.Join(names, "|") + `)\}?"?$`)
+}
+
+// awsCommands assume the role with the token in a variable, or with Proviso's.
+// The keys are unset: the tools would take them first while they still exist.
+func (d *draft) awsCommands(token string, flags ...string) []string {
+	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
+	out := []string{
+		"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",
+		`export AWS_ROLE_ARN="` + role + `" AWS_ROLE_SESSION_NAME=` + d.item.ID,
+		`AWS_WEB_IDENTITY_TOKEN_FILE="$(mktemp)"`,
+		"export AWS_WEB_IDENTITY_TOKEN_FILE",
+	}
+	if d.through() {
+		d.provisoURL()
+		return append(out, strings.Join(append([]string{"proviso token --grant " + d.item.ID}, flags...), " ")+` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
+	}
+	return append(out, `printf '%s' "`+token+`" > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
+}
+
+// fetchCommands leave the value in the variable that the job has read so far.
+func (d *draft) fetchCommands(flags ...string) []string {
+	d.provisoURL()
+	d.shared("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")
+	d.note("This platform masks only what it holds itself: see that no command of the job prints the value.")
+	return append(d.fetchScript(flags...), "export "+d.item.Secrets[0]+`="$value"`)
+}
+
+// gitlabFile is a .gitlab-ci.yml.
+type gitlabFile struct{ *doc }
+
+func (f gitlabFile) change(id string, d *draft) error {
+	key, node := find(f.root, id)
+	if key == nil {
+		return no(f.root, "the job %s is not in this file itself", oneLine(id))
+	}
+	if err := f.block(node, "the job"); err != nil {
+		return err
+	}
+	script, err := f.doc.script(node, "script")
+	if err != nil {
+		return err
+	}
+	// What runs before the script might use the credential already.
+	if value(node, "before_script") == nil && (value(node, "extends") != nil || value(f.root, "before_script") != nil || value(value(f.root, "default"), "before_script") != nil) {
+		return no(node, "the job has a before_script from elsewhere, which might need the credential already")
+	}
+	used := usedIn(node, d.item.Secrets)
+	for _, k := range used {
+		if k != "script" && (k != "variables" || d.method.name != "aws") {
+			return no(value(node, k), "the secret is used in %s", oneLine(k))
+		}
+	}
+	if value(value(f.root, "default"), "id_tokens") != nil && value(node, "id_tokens") == nil {
+		return no(node, "the job has its id_tokens from default:, which tokens of its own would replace")
+	}
+	switch {
+	case d.method.name == "aws":
+		return f.aws(node, script, d)
+	case d.method.fetch:
+		at := script.first(d.item.Secrets...)
+		if at < 0 || len(d.item.Secrets) != 1 {
+			return no(node, "the secret is not named in the job's script")
+		}
+		return firstError(f.idToken(node, "PROVISO_ID_TOKEN", "$PROVISO_URL"), script.before(at, d.fetchCommands()...))
+	}
+	return no(node, "for GitLab there are steps, and no patch, for this")
+}
+
+func (f gitlabFile) aws(node *yaml.Node, script *scriptList, d *draft) error {
+	if err := script.drop(awsExport(d.item.Secrets)); err != nil {
+		return err
+	}
+	dropped := false
+	for _, n := range script.list.Content {
+		if awsExport(d.item.Secrets).MatchString(strings.TrimSpace(n.Value)) {
+			dropped = true
+		} else if line := namesKey(n, d.item.Secrets); line {
+			return no(n, "a command names the variables of the key itself; with a role there is a session token beside them, which has to go along")
+		}
+	}
+	if k, vars := find(node, "variables"); vars != nil {
+		var names []string
+		for i := 0; i+1 < len(vars.Content); i += 2 {
+			if slices.Contains(awsKeyNames, vars.Content[i].Value) {
+				names = append(names, vars.Content[i].Value)
+			}
+		}
+		if err := f.dropEntries(k, vars, names...); err != nil {
+			return err
+		}
+		dropped = dropped || len(names) > 0
+	}
+	if !dropped && script.first("AWS_ACCESS_KEY_ID") >= 0 {
+		return no(node, "the job reads the key from a variable of the project, and names it in its script")
+	}
+	token, aud, flags := "AWS_ID_TOKEN", d.federation().url, []string{}
+	if d.through() {
+		token, aud = "PROVISO_ID_TOKEN", "$PROVISO_URL"
+	}
+	if strings.Contains(aud, "{{") {
+		return no(node, "the audience of the token is not known")
+	}
+	return firstError(f.idToken(node, token, aud), script.before(0, d.awsCommands("$"+token, flags...)...))
+}
+
+// namesKey reports whether a command names an AWS key or the item's secrets.
+func namesKey(n *yaml.Node, secrets []string) bool {
+	found := false
+	walkScalars(n, 0, func(c *yaml.Node) {
+		for _, name := range append([]string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, secrets...) {
+			found = found || strings.Contains(c.Value, name)
+		}
+	})
+	return found
+}
+
+// idToken gives the job an identity token for an audience.
+func (f gitlabFile) idToken(node *yaml.Node, name, aud string) error {
+	key, have := find(node, "id_tokens")
+	if key != nil {
+		if err := f.block(have, "id_tokens"); err != nil {
+			return err
+		}
+		if value(have, name) != nil {
+			return no(have, "there is an id token %s already", name)
+		}
+		return f.addIndented(have.Content[0], name+":", "  aud: "+aud)
+	}
+	at, dashed, err := f.keyLine(find1(node, "script"))
+	if err != nil || dashed {
+		return no(node, "script does not begin its line")
+	}
+	in := indent(find1(node, "script"))
+	f.insertBefore(at+1, in+"id_tokens:", in+"  "+name+":", in+"    aud: "+aud)
+	return nil
+}
+
+func find1(n *yaml.Node, name string) *yaml.Node {
+	k, _ := find(n, name)
+	return k
+}
+
+// addIndented puts lines before a key, at its indentation.
+func (d *doc) addIndented(key *yaml.Node, with ...string) error {
+	at, dashed, err := d.keyLine(key)
+	if err != nil || dashed {
+		return no(key, "%s does not begin its line", oneLine(key.Value))
+	}
+	for i := range with {
+		with[i] = indent(key) + with[i]
+	}
+	d.edits.put(at, at, with...)
+	return nil
 }

@@ -171,11 +171,11 @@ func (d *draft) edit(before string, ids []string) (*doc, map[string]error) {
 			}
 		}
 	default:
-		e, err := openOther(d.item.CI, before)
+		e, doc, err := openOther(d.item.CI, before)
 		if err != nil {
 			return fail(err)
 		}
-		out = e.doc()
+		out = doc
 		for _, id := range ids {
 			if err := e.change(id, d); err != nil {
 				errs[id] = err
@@ -251,7 +251,7 @@ func (d *draft) verify(file, before, after string, ids []string) map[string]erro
 func others(paths []inventory.Path, mine []string) (out []string) {
 	for i := range paths {
 		p := &paths[i]
-		if p.Credential.Kind == inventory.StaticSecret && p.Credential.Source == "" && !slices.Contains(mine, p.Credential.Name) {
+		if p.Credential.Kind == inventory.StaticSecret && p.Credential.Source == "" && p.Credential.Nature != inventory.NatureIdentifier && !slices.Contains(mine, p.Credential.Name) {
 			out = append(out, strings.Join([]string{p.Job, p.Credential.Name, p.Resource.Kind}, "\x00"))
 		}
 	}

@@ -72,10 +72,14 @@ func code(s string) string {
 
 // prose gives a text for Markdown outside of backticks: nothing in it is markup.
 func prose(s string) string {
-	return markup.ReplaceAllString(oneLine(s), `\$0`)
+	s = markup.ReplaceAllString(oneLine(s), `\$0`)
+	return underscore.ReplaceAllString(s, `$1\_$2`) // those inside of a word are no markup
 }
 
-var markup = regexp.MustCompile("[\\\\`*_{}\\[\\]<>#|!~]")
+var (
+	markup     = regexp.MustCompile("[\\\\`*{}\\[\\]<>#|!~]")
+	underscore = regexp.MustCompile(`(^|[^A-Za-z0-9])_|_($|[^A-Za-z0-9])`)
+)
 
 // slug makes a name of letters, digits and dashes, for files, grants and roles.
 func slug(s string) string {

@@ -194,7 +194,7 @@ func (d *draft) handSteps(p *inventory.Path) []string {
 		out = append(out, "Give the job permissions: id-token: write, beside what it has.")
 	case p.CI == inventory.GitLab:
 		out = append(out, "Give the job an id_tokens: entry with the audience that the target trusts.")
-	case p.CI == inventory.Azure:
+	case p.CI == inventory.Azure && strings.HasPrefix(p.Resource.Kind, "cloud/"):
 		out = append(out, "Convert the service connection to workload identity federation (Project settings, Service connections), or use AzureCLI@2 with addSpnToEnvironment.")
 	case p.CI == inventory.Jenkins:
 		out = append(out, "Add an id-token credential of the OpenID Connect Provider plugin, and bind it with withCredentials in place of "+name+".")

@@ -71,7 +71,7 @@ func trustVault(d *draft) {
 	if f.id == "proviso" {
 		path = "proviso"
 	} else {
-		f.audience = d.p.ask("vault_audience", d.repo.label(), "The audience that the jobs of "+d.repo.label()+" ask a token for, to log in to Vault: hashicorp/vault-action asks for https://github.com/OWNER unless jwtGithubAudience says otherwise.", "the vault-action step's jwtGithubAudience")
+		f.audience = d.audience() // the patch asks for exactly this one
 	}
 	d.vaultMethod(path, f)
 	d.vaultRole(path, f, "# The rights of the token or AppRole before, less what was never used (audit log).\npath \"secret/data/ci/"+slug(d.repo.label())+"/*\" { capabilities = [\"read\"] }")

@@ -65,6 +65,9 @@ func render(template string, text func(string) string, variable func(string) str
 // tf gives a template as a string of Terraform.
 func (p *planner) tf(file, template string) string {
 	p.use(file, template)
+	if m := inTemplate.FindStringSubmatch(template); m != nil && m[0] == template {
+		return "var." + m[1]
+	}
 	inner := func(s string) string { q := hcl(s); return q[1 : len(q)-1] }
 	return `"` + render(template, inner, func(name string) string { return "${var." + name + "}" }) + `"`
 }

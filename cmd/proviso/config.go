@@ -131,6 +131,9 @@ func readFile(name string) ([]byte, error) {
 }
 
 func parseConfig(name string, data []byte) (*Config, []string, error) {
+	if err := unset(name, data); err != nil {
+		return nil, nil, err
+	}
 	var c Config
 	d, err := decode(name, data, &c)
 	if err != nil {

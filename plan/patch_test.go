@@ -1,0 +1,199 @@
+package plan
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/proviso-ci/proviso/inventory"
+)
+
+// Each patch applies with the real git in the order of the plan; after it the
+// static path of each patched place is gone, another way is there, nothing else
+// has changed, and the pipelines are valid YAML.
+func TestPatchesApplyAndDoWhatTheySay(t *testing.T) {
+	for _, route := range []Route{Direct, ThroughProviso} {
+		for _, name := range fixtures {
+			t.Run(string(route)+"/"+name, func(t *testing.T) {
+				dir := clone(t, name)
+				p := planOf(t, dir, Options{Route: route})
+				files := write(t, p)
+				patched := 0
+				for _, it := range p.Items {
+					if it.Patch == nil {
+						if len(it.Manual) == 0 {
+							t.Errorf("%s has neither patch nor steps", it.ID)
+						}
+						continue
+					}
+					patched++
+					before := scan(t, dir)
+					git(t, dir, "apply", "--check", filepath.Join(files, it.Patch.File))
+					git(t, dir, "apply", filepath.Join(files, it.Patch.File))
+					checkAfter(t, &it, before, scan(t, dir))
+				}
+				validYAML(t, dir)
+				diff := git(t, dir, "diff", "--no-color")
+				if patched == 0 && name != "azure" && (name != "buildkite" || route == Direct) {
+					t.Error("no item has a patch")
+				}
+				golden(t, name+"."+string(route)+".diff", diff)
+			})
+		}
+	}
+}
+
+// checkAfter compares the scans before and after one patch.
+func checkAfter(t *testing.T, it *Item, before, after *inventory.Inventory) {
+	t.Helper()
+	var left []string
+	for i := range before.Paths {
+		p := &before.Paths[i]
+		mine := slices.ContainsFunc(it.Places, func(pl Place) bool {
+			return pl.Patched && pl.File == p.File && pl.Job == p.Job && pl.Secret == p.Credential.Name
+		})
+		if isStatic(p) && !mine {
+			left = append(left, p.Job+" "+p.Credential.Name+" "+p.Resource.Kind)
+		}
+	}
+	var now []string
+	better := make(map[string]bool)
+	for i := range after.Paths {
+		p := &after.Paths[i]
+		if isStatic(p) {
+			now = append(now, p.Job+" "+p.Credential.Name+" "+p.Resource.Kind)
+		}
+		if p.Credential.Kind == inventory.Federated || it.Via == ViaPlatform && p.Credential.Kind == inventory.PlatformToken {
+			better[p.File+p.Job] = true
+		}
+	}
+	slices.Sort(left)
+	slices.Sort(now)
+	if !slices.Equal(left, now) {
+		t.Errorf("%s: the static paths after the patch are not those before without the item's:\nwant %q\nhave %q", it.ID, left, now)
+	}
+	for _, pl := range it.Places {
+		if pl.Patched && !better[pl.File+pl.Job] {
+			t.Errorf("%s: job %s has no federated path after the patch", it.ID, pl.Job)
+		}
+	}
+	if n := len(after.Files) - len(before.Files); n != 0 {
+		t.Errorf("%s: the scan sees %d files more", it.ID, n)
+	}
+	for _, f := range after.Files {
+		if f.Status != inventory.StatusRead {
+			t.Errorf("%s: %s is %s after the patch: %s", it.ID, f.File, f.Status, f.Detail)
+		}
+	}
+}
+
+func isStatic(p *inventory.Path) bool {
+	return p.Credential.Kind == inventory.StaticSecret && p.Credential.Nature != inventory.NatureIdentifier && p.Credential.Source == ""
+}
+
+func validYAML(t *testing.T, dir string) {
+	t.Helper()
+	for _, f := range strings.Fields(git(t, dir, "ls-files")) {
+		data, err := os.ReadFile(filepath.Join(dir, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v any // a key that stands twice in a mapping is an error when it is decoded
+		if err := yaml.NewDecoder(bytes.NewReader(data)).Decode(&v); err != nil && !errors.Is(err, io.EOF) {
+			t.Errorf("%s is no valid YAML after the patches: %v", f, err)
+		}
+	}
+}
+
+// One item alone is patched against the files as they are.
+func TestOneItemAlone(t *testing.T) {
+	dir := clone(t, "github")
+	all := planOf(t, dir, Options{})
+	for _, it := range all.Items {
+		if it.Patch == nil {
+			continue
+		}
+		p := planOf(t, dir, Options{Only: []string{it.ID}})
+		if len(p.Items) != 1 || p.Items[0].Patch == nil {
+			t.Fatalf("--only %s gives %d items", it.ID, len(p.Items))
+		}
+		git(t, dir, "apply", "--check", filepath.Join(write(t, p), p.Items[0].Patch.File))
+	}
+}
+
+// Where a patch would guess there is none, and the reason names the line.
+func TestNoPatchThatGuesses(t *testing.T) {
+	p := planOf(t, clone(t, "shapes"), Options{})
+	want := map[string]string{
+		"flow":         "not written as one key a line",
+		"anchored":     "anchor",
+		"alias":        "anchor",
+		"whole-object": "all secrets",
+		"longer":       "longer expression",
+	}
+	for _, it := range p.Items {
+		for _, m := range it.Manual {
+			if part, ok := want[m.Job]; !ok {
+				t.Errorf("%s: job %s has no patch: %s", it.ID, m.Job, m.Why)
+			} else if !strings.Contains(m.Why, part) {
+				t.Errorf("%s: job %s: the reason is %q, it should say %q", it.ID, m.Job, m.Why, part)
+			}
+			if m.Line == 0 || len(m.Steps) == 0 {
+				t.Errorf("%s: job %s: line %d, steps %q", it.ID, m.Job, m.Line, m.Steps)
+			}
+		}
+		for _, pl := range it.Places {
+			if _, ok := want[pl.Job]; ok && pl.Patched {
+				t.Errorf("job %s was patched", pl.Job)
+			}
+		}
+	}
+}
+
+// A pipeline that changed since the inventory was made gets no patch.
+func TestAStaleInventoryGetsNoPatch(t *testing.T) {
+	dir := clone(t, "gitlab")
+	inv := scan(t, dir)
+	put(t, dir, ".gitlab-ci.yml", "# changed\n")
+	p, err := Make(t.Context(), []Tree{{Dir: dir, Inventory: inv}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, it := range p.Items {
+		if it.Patch != nil || !strings.Contains(it.Manual[0].Why, "has changed since") {
+			t.Errorf("%s: patch %v, %v", it.ID, it.Patch, it.Manual)
+		}
+	}
+	p, err = Make(t.Context(), []Tree{{Inventory: inv}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if it := p.Items[0]; it.Patch != nil || !strings.Contains(it.Manual[0].Why, "is not here") {
+		t.Errorf("without the files: %v", it.Manual)
+	}
+}
+
+// An inventory from elsewhere can't make the plan read outside of its tree.
+func TestAForeignInventoryReadsNothingOutside(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, "secret.yml", "jobs: {}\n")
+	put(t, dir, "tree/.keep", "")
+	for _, file := range []string{"../secret.yml", filepath.Join(dir, "secret.yml")} {
+		inv := &inventory.Inventory{Version: 1, Root: "tree", Paths: []inventory.Path{{ID: "path-0000000000000001", File: file, Line: 1, CI: inventory.GitHub, Job: "a",
+			Credential: inventory.Credential{Kind: inventory.StaticSecret, Name: "NPM_TOKEN"}, Resource: inventory.Resource{Kind: "registry/npm", Name: "unknown"}}}}
+		p, err := Make(t.Context(), []Tree{{Dir: filepath.Join(dir, "tree"), Inventory: inv}}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if why := p.Items[0].Manual[0].Why; !strings.Contains(why, "can't be opened") {
+			t.Errorf("%s: %s", file, why)
+		}
+	}
+}
