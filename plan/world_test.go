@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	hcl2 "github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/proviso-ci/proviso/inventory"
@@ -114,3 +116,16 @@ func golden(t *testing.T, name, got string) {
 }
 
 var fixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure"}
+
+// blocksOf names the blocks of a Terraform file.
+func blocksOf(t *testing.T, file *hcl2.File) (out []string) {
+	t.Helper()
+	body, ok := file.Body.(*hclsyntax.Body)
+	if !ok {
+		t.Fatal("this is not native syntax")
+	}
+	for _, b := range body.Blocks {
+		out = append(out, strings.Join(append([]string{b.Type}, b.Labels...), " "))
+	}
+	return out
+}
