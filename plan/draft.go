@@ -19,9 +19,10 @@ type draft struct {
 	method *method
 	group  *group
 
-	trusts   []subject         // the jobs that the target is to trust
-	settings map[string]string // variables of the CI platform that patches read, with what they are
-	asks     bool              // the patch asks Proviso
+	trusts    []subject         // the jobs that the target is to trust
+	strangers []job             // jobs of which nothing is known that a target could trust
+	settings  map[string]string // variables of the CI platform that patches read, with what they are
+	asks      bool              // the patch asks Proviso
 }
 
 // names are the secrets of the item, as pipelines write them.

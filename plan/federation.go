@@ -19,6 +19,10 @@ type federation struct {
 	claims [][2]string
 }
 
+// nobody ends a subject that no token has: an empty list means different things
+// to different targets.
+const nobody = ":nobody-until-a-branch-or-an-environment-is-named"
+
 // host is the issuer without its scheme: AWS' name of it.
 func (f *federation) host() string { return strings.TrimPrefix(f.url, "https://") }
 
@@ -49,6 +53,9 @@ func (d *draft) federation() *federation {
 			if s.kind == "branch" {
 				f.subjects = append(f.subjects, slugs+":ref:refs/heads/"+s.name+":commit:*")
 			}
+		}
+		if len(f.subjects) == 0 {
+			f.subjects = []string{slugs + nobody}
 		}
 		f.like = true
 		d.note("Buildkite's branch is what the build was started for; whoever can start builds by the API chooses it.")
@@ -85,6 +92,9 @@ func (d *draft) actionsFederation() *federation {
 		f.subjects = append(f.subjects, prefix+":"+s.claim())
 		f.like = f.like || !s.exact
 	}
+	if len(f.subjects) == 0 {
+		f.subjects = []string{prefix + nobody}
+	}
 	f.claims = [][2]string{{"repository_id", d.repositoryID()}}
 	return f
 }
@@ -101,6 +111,9 @@ func (d *draft) gitlabFederation() *federation {
 		}
 		f.subjects = append(f.subjects, "project_path:"+d.item.Repository+":ref_type:"+kind+":ref:"+name)
 		f.like = f.like || !s.exact
+	}
+	if len(f.subjects) == 0 {
+		f.subjects = []string{"project_path:" + d.item.Repository + nobody}
 	}
 	f.claims = [][2]string{{"project_id", d.repositoryID()}, {"ref_protected", "true"}}
 	return f

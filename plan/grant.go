@@ -162,6 +162,7 @@ func (p *planner) issuer(d *draft) *issuerPart {
 	case inventory.CircleCI:
 		i.url = "https://oidc.circleci.com/org/" + p.ask("circleci_organization", owner, "The id of the CircleCI organisation of "+owner+".", "Organization Settings, Overview, Organization ID")
 		i.name += "-" + slug(owner)
+		i.pin, how = "oidc.circleci.com/vcs-origin", ""
 	case inventory.Buildkite:
 		i.url, i.pin, i.tenantClaim, how = "https://agent.buildkite.com", "organization_id", "organization_slug", "Organization Settings, GraphQL API integration, the UUID"
 	case inventory.Bitbucket:
@@ -183,7 +184,10 @@ func (p *planner) issuer(d *draft) *issuerPart {
 	}
 	if !slices.Contains(have.owners, owner) {
 		have.owners = append(have.owners, owner)
-		if have.pin != "" {
+		switch {
+		case have.platform == "circleci" && d.repo.sure:
+			have.pins = append(have.pins, d.repo.host+"/"+owner+"/*") // builds of forks have another origin
+		case have.pin != "":
 			have.pins = append(have.pins, p.ask("owner_id", have.platform+" "+about, "The immutable id of the owner "+owner+" on "+have.platform+" ("+have.pin+").", how))
 		}
 	}

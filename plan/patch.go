@@ -108,7 +108,7 @@ func (d *draft) patchFile(file string, ids []string) (diff string, added, remove
 		if len(left) == 0 {
 			return "", 0, 0, why
 		}
-		doc, errs := d.edit(before, left)
+		doc, errs := d.edit(file, before, left)
 		failed := len(errs)
 		for id, err := range errs {
 			why[id] = err
@@ -135,13 +135,23 @@ func (d *draft) patchFile(file string, ids []string) (diff string, added, remove
 }
 
 // edit makes the edits for some jobs of a pipeline.
-func (d *draft) edit(before string, ids []string) (*doc, map[string]error) {
+func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error) {
 	errs := make(map[string]error)
 	fail := func(err error) (*doc, map[string]error) {
 		for _, id := range ids {
 			errs[id] = err
 		}
 		return nil, errs
+	}
+	if d.item.Via == ViaProviso || slices.Contains([]string{"aws", "gcp", "azure", "vault", "octo-sts"}, d.method.name) {
+		for _, id := range ids {
+			if slices.Contains(d.strangers, job{file, id}) {
+				errs[id] = errors.New("no branch and no environment could be read that a trust or a policy could name, so the patched job would be refused everywhere; name them in the pipeline, and plan again")
+			}
+		}
+		if len(errs) > 0 {
+			return nil, errs
+		}
 	}
 	settings := make(map[string]string)
 	for k, v := range d.settings {

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -101,7 +102,7 @@ func (s subject) rego(ci inventory.CI) []string {
 	if head == "" {
 		return []string{"trusted if is_string(" + field + ")"}
 	}
-	return []string{"trusted if startswith(" + field + ", " + quoted(head) + ")"}
+	return []string{"trusted if regex.match(" + quoted("^"+regexp.QuoteMeta(head)+"[^/]*$") + ", " + field + ")"}
 }
 
 // satisfy fills in what the subject wants.

@@ -45,6 +45,7 @@ func (d *draft) subjects() {
 			d.trusts = append(d.trusts, s)
 		}
 	}
+	known := make(map[job]bool)
 	for _, j := range d.jobs() {
 		var env string
 		var events []string
@@ -56,6 +57,7 @@ func (d *draft) subjects() {
 		switch {
 		case env != "" && safeRef(env):
 			add(subject{"environment", env, true})
+			known[j] = true
 			continue
 		case env != "":
 			d.note("The environment of job %s has a name that only a run can tell or that no trust policy should hold: add it by hand.", oneLine(j.id))
@@ -63,6 +65,12 @@ func (d *draft) subjects() {
 		}
 		for _, s := range d.refs(j, events) {
 			add(s)
+			known[j] = true
+		}
+	}
+	for _, j := range d.jobs() {
+		if !known[j] {
+			d.strangers = append(d.strangers, j)
 		}
 	}
 	slices.SortFunc(d.trusts, func(a, b subject) int { return strings.Compare(a.kind+a.name, b.kind+b.name) })
