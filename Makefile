@@ -20,13 +20,16 @@ demo: system build ## play the whole flow and the main attacks (under 10 s after
 dev: system build ## keep the demo's lab running and print commands to try
 	$(BIN) dev
 
-system: ## install what demo and tests need from Debian (git, openssh-client, gnupg, nginx)
+system: ## install what the demo needs from Debian (git, openssh-client, gnupg, nginx)
 	@./scripts/system
 
-test: system ## every test, once
+system-tests: ## install what the tests need besides (chromium, graphviz)
+	@./scripts/system tests
+
+test: system-tests ## every test, once
 	$(GO) test ./...
 
-race: system ## every test under the race detector
+race: system-tests ## every test under the race detector
 	$(GO) test -race ./...
 
 check: ## formatting, vet, linters, tidy modules
@@ -44,10 +47,10 @@ fuzz: ## each fuzz target for FUZZTIME (default 10s)
 bench: build ## what it costs, as ratios within one run
 	@./scripts/bench
 
-cover: system ## coverage per package, and coverage.html
+cover: system-tests ## coverage per package, and coverage.html
 	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./... && $(GO) tool cover -html=coverage.out -o coverage.html && $(GO) tool cover -func=coverage.out | tail -1
 
 inventory-eval: ## recall, kind, false positives and reach of the inventory, per CI system
 	$(GO) test ./inventory -run TestTruth -v -count=1
 
-.PHONY: help build demo dev system test race check vuln fuzz bench cover inventory-eval
+.PHONY: help build demo dev system system-tests test race check vuln fuzz bench cover inventory-eval

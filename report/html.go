@@ -65,7 +65,7 @@ func pageAssets() (style, script string, err error) {
 		return "", "", err
 	}
 	script = "\"use strict\";\n"
-	for _, name := range []string{"data", "filter", "graph", "table", "main"} {
+	for _, name := range []string{"data", "filter", "graph", "table", "plan", "main"} {
 		part, err := pageFiles.ReadFile("page/" + name + ".js")
 		if err != nil {
 			return "", "", err

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/proviso-ci/proviso/inventory"
+	"github.com/proviso-ci/proviso/plan"
 )
 
 // pageData is the inventory as the page's script reads it. Most texts of an
@@ -19,13 +20,12 @@ type pageData struct {
 	Unresolved []pageGap     `json:"unresolved"`
 	Unread     []pageGap     `json:"unread"`
 	Aside      []pageAside   `json:"aside"`
-	// Gone are findings and paths of the earlier inventory that are no more.
-	Since     bool `json:"since"`
-	GonePaths int  `json:"gonePaths"`
-	GoneFinds int  `json:"goneFindings"`
-	Files     int  `json:"files"`
-	// Document holds further members of the inventory's JSON, shown as tables.
-	Plan any `json:"plan,omitempty"`
+	// GonePaths and GoneFinds count what only the earlier inventory has.
+	Since     bool      `json:"since"`
+	GonePaths int       `json:"gonePaths"`
+	GoneFinds int       `json:"goneFindings"`
+	Files     int       `json:"files"`
+	Plan      *pagePlan `json:"plan,omitempty"`
 }
 
 type pageFinding struct {
@@ -68,6 +68,35 @@ type pageAside struct {
 	Expires string `json:"expires,omitempty"`
 }
 
+// pagePlan is the plan with its generated files by name.
+type pagePlan struct {
+	Summary     plan.Summary      `json:"summary"`
+	Waves       []plan.Wave       `json:"waves"`
+	Foundations []plan.Foundation `json:"foundations"`
+	Items       []plan.Item       `json:"items"`
+	Variables   []plan.Variable   `json:"variables"`
+	Files       map[string]string `json:"files"`
+}
+
+// maxPlanText bounds the patches and policies in the page; beyond it `proviso
+// plan --write` has them.
+const maxPlanText = 4 << 20
+
+func planOf(p *plan.Plan) *pagePlan {
+	if p == nil {
+		return nil
+	}
+	out := &pagePlan{p.Summary, p.Waves, p.Foundations, p.Items, p.Variables, make(map[string]string)}
+	sum := 0
+	for _, f := range p.Files {
+		if sum += len(f.Text); sum > maxPlanText {
+			break
+		}
+		out.Files[f.Name] = f.Text
+	}
+	return out
+}
+
 // pathColumns are the members of a path in the page's data.
 var pathColumns = []string{
 	"id", "file", "ci", "dir", "job", "step", "kind", "name", "nature", "source", "rkind", "rname", "permission", "via", "trust", "events", "environment",
@@ -77,7 +106,7 @@ var pathColumns = []string{
 // dataOf makes the page's data.
 func dataOf(r *Report) *pageData {
 	inv := r.Inventory
-	d := &pageData{Columns: pathColumns, Paths: make([][]int, 0, len(inv.Paths)), Findings: []pageFinding{}, Rules: []pageRule{}, Unresolved: []pageGap{}, Unread: []pageGap{}, Aside: []pageAside{}, Files: len(inv.Files), Plan: r.Plan}
+	d := &pageData{Columns: pathColumns, Paths: make([][]int, 0, len(inv.Paths)), Findings: []pageFinding{}, Rules: []pageRule{}, Unresolved: []pageGap{}, Unread: []pageGap{}, Aside: []pageAside{}, Files: len(inv.Files), Plan: planOf(r.Plan)}
 	index := make(map[string]int)
 	text := func(s string) int {
 		s = printable(s)

@@ -16,7 +16,11 @@ import (
 type TextOptions struct {
 	// Width is the number of columns; 0 is 110.
 	Width int
-	// Lines bounds the tree so that it fits a screen; 0 is 42, a negative number is no bound.
+	// Height is the number of lines of the screen, which tree, sums and findings
+	// fit into together with the prompt that follows; 0 is no screen: a pipe.
+	Height int
+	// Lines bounds the tree where there is no screen; 0 is 42, a negative number
+	// is no bound for anything.
 	Lines int
 	// Colour is for terminals.
 	Colour bool
@@ -33,25 +37,62 @@ type textGroup struct {
 	present int
 }
 
-// Text prints the inventory for people: a tree of what is reached, with
-// what, and who can make it happen, worst first; then the sums.
-func Text(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
+// Lines that the parts take on a screen besides the tree: the head, the sums
+// of five kinds, what was not seen, the count of findings, and the prompt.
+const (
+	headLines    = 2
+	sumLines     = 7
+	tailLines    = 3
+	promptLines  = 1
+	lowScreen    = 30 // below, findings are only counted
+	narrowScreen = 100
+	flatTree     = 18 // with fewer lines, the heads of a tree would be most of it
+)
+
+// defaults fills in what is not set.
+func (opt TextOptions) defaults(inv *inventory.Inventory) TextOptions {
 	if opt.Width <= 0 {
 		opt.Width = 110
 	}
-	if opt.Lines == 0 {
+	switch {
+	case opt.Lines < 0:
+		opt.Height = 0
+	case opt.Height > 0:
+		last := tailLines
+		if len(inv.Suppressed) > 0 {
+			last += 2
+		}
+		if inv.Since != nil {
+			last += 3
+		}
+		opt.Lines = max(opt.Height-headLines-sumLines-last-promptLines-opt.findingLines(), 3)
+	case opt.Lines == 0:
 		opt.Lines = 42
 	}
-	out := bufio.NewWriter(w)
+	return opt
+}
+
+// findingLines is how many lines of a screen the findings get.
+func (opt TextOptions) findingLines() int {
+	if opt.Height < lowScreen {
+		return 0
+	}
+	return opt.Height / 8
+}
+
+// Text prints the inventory for people: a tree of what is reached, with
+// what, and who can make it happen, worst first; then the sums.
+func Text(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
+	t := &textTree{out: bufio.NewWriter(w), opt: opt.defaults(inv)}
 	systems := make(map[inventory.CI]int)
 	for _, f := range inv.Files {
 		systems[f.CI]++
 	}
-	fmt.Fprintf(out, "%s: %s of %s, %s\n\n", inv.Root, plural(len(inv.Files), "pipeline file"), plural(len(systems), "CI system"), plural(len(inv.Paths), "access path"))
-	t := &textTree{out: out, opt: opt}
+	sums := fmt.Sprintf("%s of %s, %s", plural(len(inv.Files), "pipeline file"), plural(len(systems), "CI system"), plural(len(inv.Paths), "access path"))
+	fmt.Fprintf(t.out, "%s: %s\n\n", tail(inv.Root, max(t.opt.Width-utf8.RuneCountInString(sums)-2, 10)), sums)
 	t.tree(groupsOf(inv))
 	t.sums(inv)
-	return out.Flush()
+	return t.out.Flush()
 }
 
 func plural(n int, what string) string {
@@ -105,6 +146,9 @@ func kindRank(k inventory.Kind) int {
 
 // worse orders groups: what an outsider reaches first, static before federated, many places before few.
 func worse(a, b *textGroup) int {
+	if x, y := a.cred.Nature == inventory.NatureIdentifier, b.cred.Nature == inventory.NatureIdentifier; x != y {
+		return map[bool]int{true: 1, false: -1}[x]
+	}
 	if c := kindRank(a.cred.Kind) - kindRank(b.cred.Kind); c != 0 && (kindRank(a.cred.Kind) == 4 || kindRank(b.cred.Kind) == 4) {
 		return c
 	}
@@ -127,7 +171,7 @@ type textTree struct {
 }
 
 // tree prints one branch per kind of resource. When not all fits, every
-// branch shows its worst entries and says how many there are more.
+// branch shows its worst entries and says how many it has.
 func (t *textTree) tree(groups []*textGroup) {
 	byKind := make(map[string][]*textGroup)
 	for _, g := range groups {
@@ -147,59 +191,104 @@ func (t *textTree) tree(groups []*textGroup) {
 		return strings.Compare(a, b)
 	})
 	left := t.opt.Lines
-	if left < 0 {
+	switch {
+	case left < 0:
 		left = 1 << 30
+	case left < flatTree && len(groups) > 0:
+		t.flat(groups, left)
+		return
 	}
-	each := max(1, (left-2*len(kinds))/max(len(kinds), 1))
-	for i, k := range kinds {
-		if left <= 2 && i < len(kinds)-1 {
-			fmt.Fprintf(t.out, "… and %s more of resource: %s\n", plural(len(kinds)-i, "kind"), strings.Join(kinds[i:min(i+6, len(kinds))], ", "))
-			break
-		}
+	shown, more := shares(kinds, byKind, left)
+	for i, k := range kinds[:len(shown)] {
 		list := byKind[k]
-		fmt.Fprintln(t.out, t.paint("1", k))
-		left--
-		show := min(len(list), max(each, left-3*(len(kinds)-i)))
-		if show < len(list) && show > 0 && show+1 == len(list) {
-			show = len(list)
+		head := t.paint("1", pad(k, min(utf8.RuneCountInString(k), t.opt.Width-20)))
+		if shown[i] < len(list) {
+			head += fmt.Sprintf("  (%d of %d)", shown[i], len(list))
 		}
-		for j, g := range list[:show] {
+		fmt.Fprintln(t.out, head)
+		for j, g := range list[:shown[i]] {
 			branch := "├─ "
-			if j == len(list)-1 {
+			if j == shown[i]-1 {
 				branch = "└─ "
 			}
-			t.entry(branch, g)
-			left--
+			t.entry(branch, g, g.res.Name)
 		}
-		if more := len(list) - show; more > 0 {
-			fmt.Fprintf(t.out, "└─ … and %d more\n", more)
-			left--
-		}
+	}
+	if more > 0 {
+		rest := kinds[len(shown):]
+		fmt.Fprintln(t.out, pad(fmt.Sprintf("… and %s of resource: %s", plural(more, "more kind"), strings.Join(rest, ", ")), t.opt.Width))
 	}
 	fmt.Fprintln(t.out)
 }
 
-// entry prints one credential.
-func (t *textTree) entry(branch string, g *textGroup) {
-	where := fmt.Sprintf("%s:%d", g.first.File, g.first.Line)
-	count := plural(len(g.jobs), "job")
-	if n := len(g.files); n > 1 {
-		count += fmt.Sprintf(" in %d files", n)
+// shares divides the lines among the kinds of resource: each has its head and
+// its worst entry, and what is left goes round, so that no kind hides another.
+func shares(kinds []string, byKind map[string][]*textGroup, lines int) (shown []int, more int) {
+	fit := len(kinds)
+	if 2*fit > lines {
+		fit = max((lines-1)/2, 1)
+		more = len(kinds) - fit
+		lines--
 	}
+	shown = make([]int, fit)
+	lines -= fit
+	for gave := true; gave && lines > 0; {
+		gave = false
+		for i := range shown {
+			if lines > 0 && shown[i] < len(byKind[kinds[i]]) {
+				shown[i]++
+				lines--
+				gave = true
+			}
+		}
+	}
+	return shown, more
+}
+
+// flat prints the worst without a tree, for a screen on which a tree has no room.
+func (t *textTree) flat(groups []*textGroup, left int) {
+	slices.SortStableFunc(groups, worse)
+	show := len(groups)
+	if show > left {
+		show = left - 1
+	}
+	for _, g := range groups[:show] {
+		name := g.res.Kind
+		if g.res.Name != "unknown" {
+			name = g.res.Kind + " " + g.res.Name
+		}
+		t.entry("", g, name)
+	}
+	if more := len(groups) - show; more > 0 {
+		fmt.Fprintf(t.out, "… and %s (--all)\n", plural(more, "more credential"))
+	}
+	fmt.Fprintln(t.out)
+}
+
+// entry prints one credential. A narrow screen has no room for the place.
+func (t *textTree) entry(branch string, g *textGroup, target string) {
 	name := g.cred.Name
 	if g.cred.Source != "" {
 		name += " (" + g.cred.Source + ")"
 	}
-	target := g.res.Name
 	if target == "unknown" {
 		target = "?"
 	}
-	wide := t.opt.Width
-	cols := []int{wide * 30 / 100, wide * 20 / 100, 10, 15}
-	line := branch + pad(name, cols[0]) + " " + pad(target, cols[1]) + " " + pad(shortKind(g.cred.Kind), cols[2]) + " "
+	const kindWidth, trustWidth = 10, 14
+	if t.opt.Width < narrowScreen {
+		jobs := "×" + fmt.Sprint(len(g.jobs))
+		room := t.opt.Width - utf8.RuneCountInString(branch) - kindWidth - trustWidth - 6 - 4
+		fmt.Fprintf(t.out, "%s%s %s %s %s %s\n", branch, pad(name, room/2), pad(target, room-room/2), pad(shortKind(g.cred.Kind), kindWidth), t.trust(g.trust, trustWidth), pad(jobs, 6))
+		return
+	}
+	count := plural(len(g.jobs), "job")
+	if n := len(g.files); n > 1 {
+		count += fmt.Sprintf(" in %d files", n)
+	}
+	line := branch + pad(name, t.opt.Width*30/100) + " " + pad(target, t.opt.Width*20/100) + " " + pad(shortKind(g.cred.Kind), kindWidth) + " "
 	rest := pad(count, 20) + " "
-	room := wide - utf8.RuneCountInString(line) - cols[3] - utf8.RuneCountInString(rest) - 1
-	fmt.Fprintf(t.out, "%s%s %s%s\n", line, t.trust(g.trust, cols[3]), rest, tail(where, max(room, 12)))
+	room := t.opt.Width - utf8.RuneCountInString(line) - trustWidth - 1 - utf8.RuneCountInString(rest)
+	fmt.Fprintf(t.out, "%s%s %s%s\n", line, t.trust(g.trust, trustWidth), rest, tail(fmt.Sprintf("%s:%d", g.first.File, g.first.Line), max(room, 1)))
 }
 
 func shortKind(k inventory.Kind) string {
@@ -288,7 +377,7 @@ func (t *textTree) sums(inv *inventory.Inventory) {
 		}
 	}
 	if unread+len(inv.Unresolved) > 0 {
-		fmt.Fprintf(t.out, "\nNot seen: %s not or only partly read, %s defined elsewhere (in the JSON under files and unresolved).\n", plural(unread, "file"), plural(len(inv.Unresolved), "part"))
+		fmt.Fprintf(t.out, "\nNot seen: %s not wholly read, %s defined elsewhere (json has them).\n", plural(unread, "file"), plural(len(inv.Unresolved), "part"))
 	}
 	if len(inv.Findings) == 0 {
 		return

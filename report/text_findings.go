@@ -17,10 +17,7 @@ const fewFindings = 6
 // Findings prints findings for people, the worst first: what is wrong,
 // where, and what to write instead; then what was put aside, and what changed.
 func Findings(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
-	if opt.Width <= 0 {
-		opt.Width = 110
-	}
-	t := &textTree{out: bufio.NewWriter(w), opt: opt}
+	t := &textTree{out: bufio.NewWriter(w), opt: opt.defaults(inv)}
 	list := slices.Clone(inv.Findings)
 	slices.SortStableFunc(list, func(a, b inventory.Finding) int {
 		if inv.Since != nil && inv.Since.IsNew(&a) != inv.Since.IsNew(&b) {
@@ -28,15 +25,19 @@ func Findings(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
 		}
 		return moreSevere(a, b)
 	})
-	show := len(list)
-	if opt.Lines >= 0 {
-		show = min(show, fewFindings)
-	}
-	for i := range list[:show] {
-		t.finding(&list[i], inv.Since != nil && inv.Since.IsNew(&list[i]))
-	}
-	if more := len(list) - show; more > 0 {
-		fmt.Fprintf(t.out, "\n… and %s (--all prints every one).\n", plural(more, "more finding"))
+	if t.opt.Height > 0 {
+		t.findingsOnScreen(list, inv.Since)
+	} else {
+		show := len(list)
+		if t.opt.Lines >= 0 {
+			show = min(show, fewFindings)
+		}
+		for i := range list[:show] {
+			t.finding(&list[i], inv.Since != nil && inv.Since.IsNew(&list[i]))
+		}
+		if more := len(list) - show; more > 0 {
+			fmt.Fprintf(t.out, "\n… and %s (--all prints every one).\n", plural(more, "more finding"))
+		}
 	}
 	t.aside(inv.Suppressed)
 	if inv.Since != nil {
@@ -45,9 +46,34 @@ func Findings(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
 	return t.out.Flush()
 }
 
+// findingsOnScreen prints one line for each of the worst, as many as fit.
+func (t *textTree) findingsOnScreen(list []inventory.Finding, since *inventory.Diff) {
+	lines := t.opt.findingLines()
+	show := min(len(list), lines)
+	if show < len(list) {
+		show = max(show-1, 0)
+	}
+	for i := range list[:show] {
+		f := &list[i]
+		word := string(f.Severity)
+		if since != nil && since.IsNew(f) {
+			word += ", new"
+		}
+		head := t.paint(severityColour(f.Severity), pad(word, 9)) + " " + pad(f.Rule, 24) + " "
+		fmt.Fprintf(t.out, "%s%s\n", head, tail(fmt.Sprintf("%s:%d", f.File, f.Line), max(t.opt.Width-35, 10)))
+	}
+	if lines > 0 && show < len(list) {
+		fmt.Fprintf(t.out, "… and %s (--all prints every one, with what to do)\n", plural(len(list)-show, "more finding"))
+	}
+}
+
+func severityColour(s inventory.Severity) string {
+	return map[inventory.Severity]string{inventory.SeverityCritical: "31;1", inventory.SeverityHigh: "31", inventory.SeverityMedium: "33"}[s]
+}
+
 // finding prints one.
 func (t *textTree) finding(f *inventory.Finding, isNew bool) {
-	colour := map[inventory.Severity]string{inventory.SeverityCritical: "31;1", inventory.SeverityHigh: "31", inventory.SeverityMedium: "33"}[f.Severity]
+	colour := severityColour(f.Severity)
 	word := string(f.Severity)
 	if isNew {
 		word += ", new"
@@ -89,8 +115,11 @@ func (t *textTree) changes(d *inventory.Diff) {
 		fmt.Fprintln(t.out, "\nNothing changed since then.")
 		return
 	}
-	fmt.Fprintf(t.out, "\nSince then: %s new, %d gone, %d changed; %s new, %d gone, %d of another severity.\n",
-		plural(len(d.NewPaths), "access path"), len(d.GonePaths), len(d.ChangedPaths), plural(len(d.NewFindings), "finding"), len(d.GoneFindings), len(d.ChangedFindings))
+	fmt.Fprintln(t.out)
+	for _, line := range wrap(fmt.Sprintf("Since then: %s new, %d gone, %d changed; %s new, %d gone, %d of another severity.",
+		plural(len(d.NewPaths), "access path"), len(d.GonePaths), len(d.ChangedPaths), plural(len(d.NewFindings), "finding"), len(d.GoneFindings), len(d.ChangedFindings)), t.opt.Width) {
+		fmt.Fprintln(t.out, line)
+	}
 }
 
 // wrap breaks a sentence into lines of at most width columns.

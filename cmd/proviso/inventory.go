@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/proviso-ci/proviso/inventory"
 	wayout "github.com/proviso-ci/proviso/plan"
@@ -140,8 +141,8 @@ func printInventory(cmd *cobra.Command, inv *inventory.Inventory, trees []wayout
 		}
 		return r.Write(w, f.output)
 	}
-	opt := report.TextOptions{}
-	opt.Colour = isTerminal(w) && os.Getenv("NO_COLOR") == ""
+	opt := report.TextOptions{Colour: isTerminal(w)}
+	opt.Width, opt.Height = screen(w)
 	if f.all {
 		opt.Lines = -1
 	}
@@ -149,6 +150,19 @@ func printInventory(cmd *cobra.Command, inv *inventory.Inventory, trees []wayout
 		return err
 	}
 	return report.Findings(w, inv, opt)
+}
+
+// screen gives the columns and lines of a terminal, 0 for what is none.
+func screen(w io.Writer) (columns, lines int) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0, 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, 0
+	}
+	return int(size.Col), int(size.Row)
 }
 
 // progressOn says how far a scan is, at most five times a second, once it takes longer than one.

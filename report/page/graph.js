@@ -175,7 +175,7 @@ function drawRow(r) {
   g.append(svg("title", {}, words));
   g.append(svg("rect", { class: "shape", width: r.w, height: ROW, rx: r.column === 1 ? ROW / 2 : 4 }));
   let x = r.column === 1 ? 12 : 8, right = r.w - 8;
-  if (kind) { g.append(svg("line", { class: "sample edge k-" + kind, x1: x - 2, x2: x + 20, y1: ROW / 2, y2: ROW / 2, "stroke-width": 2.5 })); x += 27; }
+  if (kind) { g.append(svg("line", { class: "edge own k-" + kind, x1: x - 2, x2: x + 20, y1: ROW / 2, y2: ROW / 2, "stroke-width": 2.5 })); x += 27; }
   if (group) { g.append(svg("text", { class: "twist", x, y: 18 }, r.kind === "head" ? "▾" : "▸")); x += 14; }
   if (n.trust === "fork_reachable") { g.append(svg("text", { class: "sign fork", x: right, y: 18, "text-anchor": "end" }, "▲")); right -= 16; }
   if (r.kind !== "head" && n.paths.length > 1) { const t = "×" + n.paths.length; g.append(svg("text", { class: "times", x: right, y: 18, "text-anchor": "end" }, t)); right -= 6 + t.length * 7; }

@@ -4,10 +4,10 @@ function setUpTiles() {
   const names = new Set(static_.map(p => p.dir + "\u0000" + p.name)).size;
   const bad = D.findings.filter(f => f.severity === "critical" || f.severity === "high").length;
   const tiles = [
-    [D.files, "pipeline files"], [names, "static secrets to replace"], [bad, "findings that are high or critical"], [D.unresolved.length + D.unread.length, "parts not seen"],
+    [D.files, "pipeline file", "pipeline files"], [names, "static secret to replace", "static secrets to replace"], [bad, "finding is high or critical", "findings are high or critical"], [D.unresolved.length + D.unread.length, "part not seen", "parts not seen"],
   ];
-  if (D.since) tiles.push([D.gonePaths, "paths gone since then"]);
-  document.getElementById("tiles").replaceChildren(...tiles.map(([n, words]) => el("div", { class: "tile" }, el("strong", {}, n.toLocaleString("en")), el("span", {}, words))));
+  if (D.since) tiles.push([D.gonePaths, "path gone since then", "paths gone since then"]);
+  document.getElementById("tiles").replaceChildren(...tiles.map(([n, one, many]) => el("div", { class: "tile" }, el("strong", {}, n.toLocaleString("en")), el("span", {}, n === 1 ? one : many))));
 }
 
 function setUpTheme() {

@@ -1,7 +1,8 @@
 // The tables. A page of rows at a time, so that an estate of any size opens at once.
 const PAGE = 100;
 
-function kindBadge(p) { return el("span", { class: "kind k-" + p.kind }, el("span", { class: "line", "aria-hidden": "true" }), KIND_WORDS[p.kind] + (p.nature === "identifier" ? " (identifier)" : "")); }
+function sample(kind) { return svg("svg", { class: "sample", width: 30, height: 8, "aria-hidden": "true" }, svg("line", { class: "edge k-" + kind, x1: 2, y1: 4, x2: 28, y2: 4, "stroke-width": 2.5 })); }
+function kindBadge(p) { return el("span", { class: "kind k-" + p.kind }, sample(p.kind), KIND_WORDS[p.kind] + (p.nature === "identifier" ? " (identifier)" : "")); }
 function reach(trust) { return el("span", { class: "reach " + TRUST_CLASS[trust] }, el("span", { "aria-hidden": "true" }, TRUST_SIGNS[trust] + " "), TRUST_WORDS[trust]); }
 const place = (file, line) => el("span", { class: "place" }, file + (line ? ":" + line : ""));
 const badge = s => el("span", { class: "severity s-" + s }, s);
