@@ -105,6 +105,8 @@ type Path struct {
 	Repository string `json:"repository,omitempty"`
 	// Identity is what the token of a federated path says, as far as the file tells.
 	Identity *JobIdentity `json:"identity,omitempty"`
+	// Live is set when a running Proviso serves the path already.
+	Live *Live `json:"live,omitempty"`
 }
 
 // Kind is the kind of a credential.

@@ -143,6 +143,10 @@ func (j *federatedJob) edge(t *trust.Trust) (Edge, bool) {
 		e.Can = trust.Unknown
 		e.Why = []string{"whose repository this is can't be told: the tree has no .git/config"}
 	}
+	if served(p, t) {
+		e.Can, e.Why = trust.Yes, nil // the record has seen it
+		return e, true
+	}
 	for _, r := range v.Why {
 		if e.Why = append(e.Why, reasonWords(r)); len(e.Why) == 4 {
 			break

@@ -27,6 +27,7 @@ type inventoryFlags struct {
 	repository string
 	findings   findingFlags
 	estate     estateFlags
+	live       liveFlags
 }
 
 // newInventoryCommand reads the pipelines of a tree and prints their access paths.
@@ -67,6 +68,7 @@ Exit codes: 0 done, 1 a finding reaches --fail-on, 2 misuse.`,
 	cmd.Flags().StringVar(&f.repository, "repository", "", "whose copy the tree is, as owner/name, where no .git/config in it says so")
 	f.findings.register(cmd)
 	f.estate.register(cmd)
+	f.live.register(cmd)
 	return cmd
 }
 
@@ -77,6 +79,10 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 	}
 	now := time.Now()
 	files, err := f.findings.read(roots, now)
+	if err != nil {
+		return err
+	}
+	record, err := f.live.read(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -104,6 +110,11 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 	}
 	inv := inventory.Merge(docs)
 	inv.Unresolved = append(inv.Unresolved, failures...)
+	if record != nil {
+		for _, n := range inv.MarkLive(record) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "proviso: %s\n", n)
+		}
+	}
 	if err := f.findings.settle(cmd.ErrOrStderr(), inv, files, now); err != nil {
 		return err
 	}
