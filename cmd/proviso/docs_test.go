@@ -167,3 +167,67 @@ func TestPagesShowConfigurationsThatWork(t *testing.T) {
 		t.Errorf("only %d files were found: this test looks at nothing", seen)
 	}
 }
+
+// What the README shows is a whole broker: its configuration with its policy
+// would start, and the one thing to think about is the one that it says.
+func TestReadmesBrokerWorks(t *testing.T) {
+	dir := t.TempDir()
+	var config string
+	for _, b := range blocks(readPage(t, "README.md")) {
+		switch {
+		case strings.HasPrefix(b.text, "server:"):
+			config = b.text
+		case b.info == "rego":
+			noError(t, os.MkdirAll(filepath.Join(dir, "policy"), 0o755))
+			noError(t, os.WriteFile(filepath.Join(dir, "policy", "production.rego"), []byte(b.text), 0o600))
+		}
+	}
+	said, ok := checked(t, dir, config)
+	if !ok || !strings.Contains(said, "ok: 1 issuer, 0 trust domains, 1 grant") || strings.Count(said, "finding: ") != 1 {
+		t.Errorf("config check says of the README's broker:\n%s", said)
+	}
+}
+
+// Every link within the documentation leads to a page, and to a heading of it.
+func TestLinksLeadSomewhere(t *testing.T) {
+	pages := []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
+	noError(t, filepath.WalkDir("../../docs", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".md") {
+			pages = append(pages, strings.TrimPrefix(filepath.ToSlash(path), "../../"))
+		}
+		return err
+	}))
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnchor := regexp.MustCompile("[^a-z0-9 _-]")
+	links := 0
+	for _, page := range pages {
+		for _, m := range link.FindAllStringSubmatch(fence.ReplaceAllString(readPage(t, page), ""), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			links++
+			file, anchor, _ := strings.Cut(m[1], "#")
+			target := page
+			if file != "" {
+				target = filepath.Join(filepath.Dir(page), file)
+			}
+			if _, err := os.Stat(filepath.Join("../..", target)); err != nil {
+				t.Errorf("%s links to %s, which isn't there", page, m[1])
+				continue
+			}
+			found := anchor == ""
+			if !found {
+				for _, h := range heading.FindAllStringSubmatch(readPage(t, target), -1) {
+					found = found || strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-") == anchor
+				}
+			}
+			if !found {
+				t.Errorf("%s links to %s, which has no such heading", page, m[1])
+			}
+		}
+	}
+	if links < 30 {
+		t.Errorf("only %d links were found", links)
+	}
+}
