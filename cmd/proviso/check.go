@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +51,9 @@ func (c *Config) check() []problem {
 	}
 	for _, p := range c.Server.Validate() {
 		add("server."+p.Path, "%s", p.Message)
+	}
+	if host, _, err := net.SplitHostPort(c.Server.Operations); err == nil && !isLoopback(host) {
+		out = append(out, problem{"server.operations", fmt.Sprintf("is %s, beyond loopback: whoever reaches it reads the record and the metrics, without authentication", c.Server.Operations), true})
 	}
 	if c.Store == "" {
 		add("store", "is missing; write the directory of what must outlive a restart, as ./data")
@@ -94,6 +99,12 @@ func (c *Config) check() []problem {
 	out = append(out, c.checkGrants()...)
 	out = append(out, c.checkTelemetry()...)
 	return out
+}
+
+// isLoopback reports whether a host is this machine alone.
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 func (c *Config) checkPolicy() []problem {

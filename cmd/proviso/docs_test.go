@@ -231,3 +231,20 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		t.Errorf("only %d links were found", links)
 	}
 }
+
+// The page of the issuance cycle names the calls of the flow in the order in
+// which the code makes them, and all of those that do something.
+func TestIssuanceCycleIsTheCode(t *testing.T) {
+	page, code := readPage(t, "docs/issuance-cycle.md"), readPage(t, "broker/exchange.go")
+	_, body, _ := strings.Cut(code, "func (b *Broker) Exchange(")
+	var named, called []string
+	for _, m := range regexp.MustCompile("`([A-Za-z]+\\.[A-Za-z]+)`").FindAllStringSubmatch(page, -1) {
+		named = append(named, m[1])
+	}
+	for _, m := range regexp.MustCompile(`\b(?:b|grant)\.((?:Identities|Runners|Policies|Facts|Offer)\.\w+)\(|\b((?:b|grant|rules|warrant)\.[a-zA-Z]\w*)\(`).FindAllStringSubmatch(body, -1) {
+		called = append(called, m[1]+m[2])
+	}
+	if diff := cmp.Diff(called, named); diff != "" || len(called) < 10 {
+		t.Errorf("docs/issuance-cycle.md does not tell the flow (-code +page):\n%s", diff)
+	}
+}
