@@ -54,7 +54,11 @@ func groupPaths(trees []Tree, repos repositories) *grouper {
 			case vaulted(p):
 				g.fetched++
 			default:
-				g.add(repos.of(t, p.File), p)
+				repo := repos.of(t, p.File)
+				if repo.name == "" && repositoryName.MatchString(p.Repository) {
+					repo.name = p.Repository
+				}
+				g.add(repo, p)
 			}
 		}
 	}

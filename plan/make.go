@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/proviso-ci/proviso/inventory"
 )
@@ -27,6 +28,10 @@ type Options struct {
 	Wave int
 	// Since are earlier inventories, oldest first, for the burn-down.
 	Since []Earlier
+	// Record is what Proviso's record says of its grants; nil when it was not given.
+	Record map[string]*Use
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 	// MaxBytes is the largest pipeline that is patched; 0 is 4 MiB.
 	MaxBytes int64
 }
@@ -55,6 +60,9 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 	if opt.Route != Direct && opt.Route != ThroughProviso {
 		return nil, fmt.Errorf("plan: the route is %q; it can be %s or %s", opt.Route, Direct, ThroughProviso)
 	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = 4 << 20
 	}
@@ -70,12 +78,14 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 	groups := groupPaths(trees, p.repos)
 	drafts := p.drafts(groups.groups)
 	order(drafts)
+	p.done(trees, drafts)
 	drafts = p.keep(drafts)
 	for _, d := range drafts {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		p.complete(d)
+		d.item.Record = opt.Record[d.item.ID]
 		p.plan.Items = append(p.plan.Items, *d.item)
 	}
 	p.plan.Summary.Identifiers, p.plan.Summary.Fetched = groups.identifiers, groups.fetched

@@ -25,6 +25,8 @@ type Plan struct {
 	Items []Item `json:"items"`
 	// Variables are what no file of the repositories can tell.
 	Variables []Variable `json:"variables"`
+	// Done are secrets of the last earlier inventory that no pipeline names any more.
+	Done []Done `json:"done"`
 	// BurnDown compares with an earlier inventory, when one was given.
 	BurnDown *BurnDown `json:"burn_down,omitempty"`
 	// Files are what `proviso plan --write` writes, by name.
@@ -116,7 +118,10 @@ type Item struct {
 	// Manual are places that no safe patch can be made for.
 	Manual []Manual `json:"manual"`
 	Grant  *Grant   `json:"grant,omitempty"`
-	Trust  *Trust   `json:"trust,omitempty"`
+	// Record is what Proviso's record says of the grant, when it was given: the
+	// new way is in use already.
+	Record *Use   `json:"record,omitempty"`
+	Trust  *Trust `json:"trust,omitempty"`
 	// Prepare are the steps before the patch, besides the trust configuration.
 	Prepare []Step  `json:"prepare"`
 	DualRun DualRun `json:"dual_run"`

@@ -33,6 +33,7 @@ func (p *Plan) Markdown() string {
 			p.Item(id).markdown(&b)
 		}
 	}
+	p.markdownDone(&b)
 	if p.BurnDown != nil {
 		b.WriteString("\n## Burn-down\n\n| | secrets | places | federated | outsiders reach |\n|---|---|---|---|---|\n")
 		for _, pt := range append(append([]Point{}, p.BurnDown.Points...), p.BurnDown.Left...) {

@@ -34,6 +34,7 @@ func (p *Plan) WriteText(w io.Writer, opt TextOptions) error {
 	if p.BurnDown != nil {
 		t.burnDown()
 	}
+	t.done()
 	t.waves()
 	t.foot()
 	return t.out.Flush()
@@ -172,6 +173,9 @@ func (t *textPlan) item(it *Item) {
 		for _, s := range m.Steps {
 			t.line("                - %s", s)
 		}
+	}
+	if it.Record != nil {
+		t.line("      record:   the grant was used %s, refused %s", times(it.Record.Allowed), times(it.Record.Refused))
 	}
 	t.line("      both:     %d days, and until %s", it.DualRun.Days, it.DualRun.Until)
 	t.line("                watch %s", strings.Join(it.DualRun.Watch, "; "))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,19 +10,21 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/proviso-ci/proviso/audit"
 	"github.com/proviso-ci/proviso/inventory"
 	wayout "github.com/proviso-ci/proviso/plan" // package plan; the tests here have a type of that name
 )
 
 // planFlags are the flags of `proviso plan`.
 type planFlags struct {
-	inventory, output, write, route, broker string
-	since, only, set                        []string
-	wave                                    int
-	all, quiet                              bool
+	inventory, output, write, route, broker, record string
+	since, only, set                                []string
+	wave                                            int
+	all, quiet                                      bool
 }
 
 // newPlanCommand turns an inventory into an ordered way out of static secrets.
@@ -59,6 +63,7 @@ Exit codes: 0 done, 1 what was asked for can't be written, 2 misuse.`,
 	fl.StringVar(&f.route, "route", string(wayout.Direct), "whom targets trust that can trust either: direct (the CI platform's issuer) or proviso (policy decides and the record has each use)")
 	fl.StringVar(&f.broker, "broker", os.Getenv("PROVISO_URL"), "Proviso's URL (default: the variable PROVISO_URL)")
 	fl.StringArrayVar(&f.since, "since", nil, "an earlier inventory, for the burn-down; several, oldest first")
+	fl.StringVar(&f.record, "record", "", "Proviso's record, for the proof of disuse: the broker's store, or a file that proviso audit search --output json wrote")
 	fl.StringSliceVar(&f.only, "only", nil, "only these items, by id or by secret")
 	fl.IntVar(&f.wave, "wave", 0, "only this wave")
 	fl.StringArrayVar(&f.set, "set", nil, "NAME=VALUE of something that no file can tell")
@@ -87,6 +92,12 @@ func runPlan(cmd *cobra.Command, roots []string, f planFlags) error {
 			return fmt.Errorf("--since: %w", err)
 		}
 		opt.Since = append(opt.Since, wayout.Earlier{Name: filepath.Base(name), Inventory: inv})
+	}
+	if f.record != "" {
+		var err error
+		if opt.Record, err = grantUses(cmd.Context(), f.record); err != nil {
+			return fmt.Errorf("--record: %w", err)
+		}
 	}
 	trees, err := planTrees(cmd, roots, f)
 	if err != nil {
@@ -218,4 +229,58 @@ func inventoryFile(name string) (*inventory.Inventory, error) {
 		return nil, fmt.Errorf("%s is over %d MiB", name, maxInventoryBytes>>20)
 	}
 	return inventory.Parse(filepath.Base(name), data)
+}
+
+// grantUses counts the decisions of each grant in Proviso's record: a broker's
+// store, or entries that audit search printed, one a line.
+func grantUses(ctx context.Context, name string) (map[string]*wayout.Use, error) {
+	uses := make(map[string]*wayout.Use)
+	add := func(grant, result string, at time.Time) {
+		if grant == "" || result != "allowed" && result != "refused" {
+			return
+		}
+		if uses[grant] == nil {
+			uses[grant] = &wayout.Use{}
+		}
+		uses[grant].Add(result == "allowed", at)
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		db, err := openStore(name)
+		if err != nil {
+			return nil, err
+		}
+		defer db.Close()
+		for s, err := range audit.Search(ctx, db, audit.Query{}) {
+			if err != nil {
+				return nil, err
+			}
+			add(s.Grant, s.Result, s.Time)
+		}
+		return uses, nil
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, maxReadBytes)
+	for n := 1; lines.Scan(); n++ {
+		if strings.TrimSpace(lines.Text()) == "" {
+			continue
+		}
+		var entry struct {
+			Grant, Result string
+			Time          int64 // milliseconds
+		}
+		if err := json.Unmarshal(lines.Bytes(), &entry); err != nil || entry.Result == "" || entry.Time <= 0 {
+			return nil, fmt.Errorf("%s:%d is no entry of a record, as proviso audit search --output json prints them", name, n)
+		}
+		add(entry.Grant, entry.Result, time.UnixMilli(entry.Time))
+	}
+	return uses, lines.Err()
 }

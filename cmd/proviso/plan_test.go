@@ -183,6 +183,18 @@ func TestPlanCommand(t *testing.T) {
 	if code != 0 || read != scanned {
 		t.Errorf("the plan of the written inventory differs: exit %d %s", code, stderr)
 	}
+	record, broken := filepath.Join(t.TempDir(), "record"), filepath.Join(t.TempDir(), "broken")
+	for name, text := range map[string]string{
+		record: `{"type":"decision","result":"allowed","grant":"shop-slack-webhook","time":1764000000000}` + "\n\n" + `{"result":"refused","grant":"shop-slack-webhook","time":1764000000001}` + "\n",
+		broken: "{\"result\":\"allowed\",\"time\":1}\nnothing\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, out, stderr := runCLI(t, "plan", dir, "-q", "--all", "--only", "SLACK_WEBHOOK_URL", "--record", record); code != 0 || !strings.Contains(out, "the grant was used once, refused once") {
+		t.Errorf("with a record: exit %d %s %s", code, out, stderr)
+	}
 	target := filepath.Join(t.TempDir(), "plan")
 	for i, want := range []int{exitDone, exitRefused} {
 		if code, _, stderr := runCLI(t, "plan", dir, "-q", "--write", target); code != want {
@@ -197,6 +209,8 @@ func TestPlanCommand(t *testing.T) {
 		{[]string{"plan", dir, "--broker", "http://x"}, "it looks like https://"},
 		{[]string{"plan", dir, "--set", "nonsense"}, "write NAME=VALUE"},
 		{[]string{"plan", dir, "--set", "no_such=1"}, "there is no variable no_such"},
+		{[]string{"plan", dir, "--record", broken}, "broken:2 is no entry of a record"},
+		{[]string{"plan", dir, "--record", dir}, "--record: "},
 		{[]string{"plan", dir, "--output", "pdf"}, "it can be text, json or markdown"},
 		{[]string{"plan", dir, "--inventory", inv}, "choose one"},
 		{[]string{"plan", "--inventory", filepath.Join(dir, "none.json")}, "no such file"},
