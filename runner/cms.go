@@ -475,6 +475,11 @@ func (s *signedData) verify(cert *x509.Certificate) error {
 		return refuse(CodeEvidenceSigner, "the certificate that signed the document has no RSA key of %d bits or more", minRSABits)
 	}
 	signed := s.content
+	if s.attributes == nil && len(signed) > 0 && signed[0] == tagSet {
+		// The signature over a document's attributes is also one over a "document"
+		// that is those attributes. No cloud signs a SET.
+		return malformedCMS("the document is a SET of attributes")
+	}
 	if s.attributes != nil {
 		sum := sha256.Sum256(s.content)
 		if subtle.ConstantTimeCompare(sum[:], s.digest) != 1 {

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -68,4 +69,23 @@ func (v *Verifier) Forget() {
 		c := &s.current.Load().chains
 		c.known, c.ring, c.next = nil, nil, 0
 	}
+}
+
+// VerifyCMS verifies a message with one certificate, and gives what was signed.
+func VerifyCMS(data []byte, cert *x509.Certificate) ([]byte, error) {
+	s, err := parseSignedData(data)
+	if err != nil {
+		return nil, err
+	}
+	if !s.isSigner(cert) {
+		return nil, errors.New("somebody else's")
+	}
+	return s.content, s.verify(cert)
+}
+
+// ReadTPM reads bytes as each of the structures that come from strangers.
+func ReadTPM(data []byte) {
+	_, _ = attestationKey(data)
+	_, _, _ = readAttested(data, nil)
+	_ = verifyTPM(nil, nil, data)
 }
