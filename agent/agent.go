@@ -37,8 +37,11 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/proviso-ci/proviso/evidence"
 )
 
 // Config is the agent's file.
@@ -68,7 +71,9 @@ type Config struct {
 type Evidence struct {
 	// Kind is a name that the broker's fleet.evidence has, as kubernetes.
 	Kind string `yaml:"kind,omitempty"`
-	// File holds the evidence; it is read at each join.
+	// File holds the evidence; it is read at each join. Without it the agent gets
+	// the evidence from the machine: its TPM, its cloud's metadata service, the
+	// pod's projected token.
 	File string `yaml:"file,omitempty"`
 }
 
@@ -107,8 +112,11 @@ func (c Config) Validate() []Problem {
 	if n := len(c.socketPath()); n > maxSocketPath {
 		add("socket", "has %d bytes, and a Unix socket's path has at most %d", n, maxSocketPath)
 	}
-	if (c.Evidence.Kind == "") != (c.Evidence.File == "") {
-		add("evidence", "needs both kind and file")
+	switch {
+	case c.Evidence.Kind == "" && c.Evidence.File != "":
+		add("evidence", "needs the kind of what is in the file")
+	case c.Evidence.Kind != "" && c.Evidence.File == "" && !evidence.IsKind(c.Evidence.Kind):
+		add("evidence.kind", "%q is nothing that the agent can get from the machine; name a file, or write one of %s", c.Evidence.Kind, strings.Join(evidence.Kinds, ", "))
 	}
 	if c.Evidence.Kind != "" && c.JoinTokenFile != "" {
 		add("evidence", "is set beside join_token_file: a machine joins by one of them")

@@ -23,7 +23,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/internal/document"
+	"github.com/proviso-ci/proviso/internal/jose"
 )
 
 // brokerClient speaks to the broker's door for runners.
@@ -132,6 +134,27 @@ func (s *svid) tls() *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{s.cert.Raw}, PrivateKey: s.key, Leaf: s.cert}
 }
 
+// evidence gets what the machine can show of itself, tied to the key that the
+// SVID is asked for, where its kind can be tied to one.
+func (c *brokerClient) evidence(ctx context.Context, kind string, key crypto.Signer) (string, error) {
+	named, err := jose.NewKey("", jose.ES256, key.Public())
+	if err != nil {
+		return "", err
+	}
+	challenge := ""
+	if evidence.NeedsChallenge(kind) {
+		doc, err := c.call(ctx, http.MethodPost, "/challenge", nil, nil)
+		if err != nil {
+			return "", err
+		}
+		if challenge, _ = doc.Get("attestation_challenge").Text(); challenge == "" {
+			return "", errors.New("the broker gives no challenge for evidence")
+		}
+	}
+	made, err := evidence.Make(ctx, kind, c.url, challenge, named.Thumbprint())
+	return made.Text, err
+}
+
 // fetch asks for an X.509-SVID for a key that is made here.
 func (c *brokerClient) fetch(ctx context.Context, path string, body map[string]string, cert *tls.Certificate, now func() time.Time) (*svid, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -141,6 +164,11 @@ func (c *brokerClient) fetch(ctx context.Context, path string, body map[string]s
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		return nil, err
+	}
+	if kind := body["kind"]; kind != "" && body["evidence"] == "" {
+		if body["evidence"], err = c.evidence(ctx, kind, key); err != nil {
+			return nil, err
+		}
 	}
 	body["csr"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 	doc, err := c.call(ctx, http.MethodPost, path, body, cert)

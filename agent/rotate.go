@@ -134,6 +134,9 @@ func (a *Agent) join(ctx context.Context) (*svid, error) {
 }
 
 func (a *Agent) joinBody() (body map[string]string, used [32]byte, err error) {
+	if a.cfg.Evidence.Kind != "" && a.cfg.Evidence.File == "" {
+		return map[string]string{"kind": a.cfg.Evidence.Kind}, used, nil // made for the key of the SVID
+	}
 	if a.cfg.Evidence.Kind != "" {
 		data, err := os.ReadFile(a.cfg.Evidence.File)
 		if err != nil {

@@ -174,8 +174,8 @@ type Request struct {
 	Grant string
 	// SubjectToken is the job's own token.
 	SubjectToken string
-	// ActorToken is the runner's JWT-SVID, or "".
-	ActorToken string
+	// ActorToken is the runner's JWT-SVID, or other evidence of ActorTokenType, or "".
+	ActorToken, ActorTokenType string
 	// Scope narrows; none means what the grant gives.
 	Scope []string
 	// Intent is declared to the policy.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,7 @@ func (r Request) form() (url.Values, error) {
 	}
 	if r.ActorToken != "" {
 		form.Set("actor_token", r.ActorToken)
-		form.Set("actor_token_type", proviso.TokenTypeJWT)
+		form.Set("actor_token_type", cmp.Or(r.ActorTokenType, proviso.TokenTypeJWT))
 	}
 	if len(r.Scope) > 0 {
 		form.Set("scope", strings.Join(r.Scope, " "))

@@ -9,7 +9,7 @@ import (
 	"github.com/smallstep/pkcs7"
 
 	"github.com/proviso-ci/proviso"
-	"github.com/proviso-ci/proviso/client"
+	machine "github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/lab"
 	"github.com/proviso-ci/proviso/runner"
 )
@@ -72,7 +72,7 @@ func FuzzEvidence(f *testing.F) {
 	key := ok(lab.NewKey("ES256"))(f)
 	soft := ok(lab.NewTPM())(f)
 	defer soft.Close()
-	tpm := ok(client.OpenTPM(soft.Socket()))(f)
+	tpm := ok(machine.OpenTPM(soft.Socket()))(f)
 	e := newEvidence(f, awsConfig(f, c, "eu-central-1"), azureConfig(f, c),
 		runner.Config{Name: "gce", EvidenceConfig: runner.EvidenceConfig{GCP: &runner.GCPConfig{Projects: []string{"p"}, KeySource: runner.KeySource{JWKSFile: keySet(f, c.Google())}}}},
 		attestationConfig(runner.AttestationConfig{Keys: keySet(f, key), Verifier: "v"}),
@@ -99,7 +99,7 @@ func FuzzEvidence(f *testing.F) {
 func FuzzTPMStructures(f *testing.F) {
 	soft := ok(lab.NewTPM())(f)
 	defer soft.Close()
-	tpm := ok(client.OpenTPM(soft.Socket()))(f)
+	tpm := ok(machine.OpenTPM(soft.Socket()))(f)
 	var q struct{ Quote, Signature []byte }
 	if err := json.Unmarshal([]byte(ok(tpm.Quote("x", [32]byte{}))(f)), &q); err != nil {
 		f.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
 	"github.com/proviso-ci/proviso"
-	"github.com/proviso-ci/proviso/client"
+	machine "github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/lab"
 	"github.com/proviso-ci/proviso/runner"
 )
@@ -22,14 +22,14 @@ func newTPM(t testing.TB) (socket, key string) {
 	t.Helper()
 	soft := ok(lab.NewTPM())(t)
 	t.Cleanup(func() { _ = soft.Close() })
-	tpm := ok(client.OpenTPM(soft.Socket()))(t)
+	tpm := ok(machine.OpenTPM(soft.Socket()))(t)
 	defer tpm.Close()
 	return soft.Socket(), tpm.Key()
 }
 
 func quoteOf(t testing.TB, socket, challenge string, nonce [32]byte) string {
 	t.Helper()
-	tpm := ok(client.OpenTPM(socket))(t)
+	tpm := ok(machine.OpenTPM(socket))(t)
 	defer tpm.Close()
 	return ok(tpm.Quote(challenge, nonce))(t)
 }
@@ -193,7 +193,7 @@ func otherName(t testing.TB, key string) string {
 
 func registersWith(t testing.TB, socket, number, value string) map[string]string {
 	t.Helper()
-	tpm := ok(client.OpenTPM(socket))(t)
+	tpm := ok(machine.OpenTPM(socket))(t)
 	defer tpm.Close()
 	values := ok(tpm.Registers())(t)
 	values[number] = value

@@ -21,6 +21,7 @@ import (
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/client"
+	"github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/internal/jose"
 	"github.com/proviso-ci/proviso/pass"
 )
@@ -34,6 +35,7 @@ type asking struct {
 	ttl                     string
 	platform, variable      string
 	runner                  string
+	evidence, machineKey    string
 	caFile, logKey          string
 	dpop, x509              bool
 	quiet                   bool
@@ -53,6 +55,8 @@ func (a *asking) flags(cmd *cobra.Command) {
 	f.StringVar(&a.platform, "ci", os.Getenv("PROVISO_CI"), "the CI platform, if its variables don't tell (default: the variable PROVISO_CI): "+strings.Join(client.PlatformNames(), ", "))
 	f.StringVar(&a.variable, "token-variable", "", "the variable that holds the job's token, where the pipeline's file names it (GitLab, Jenkins, Harness; default "+client.DefaultTokenVariable+")")
 	f.StringVar(&a.runner, "runner", "auto", "the runner's evidence from the SPIFFE Workload API at "+client.SocketVariable+": auto (a JWT-SVID when there is a socket), jwt, x509 (mutual TLS), none")
+	f.StringVar(&a.evidence, "evidence", os.Getenv("PROVISO_EVIDENCE"), "the machine's own evidence, where there is no SPIFFE identity: auto, "+strings.Join(evidence.Kinds, ", ")+", attestation (default: the variable PROVISO_EVIDENCE, else none)")
+	f.StringVar(&a.machineKey, "machine-key", os.Getenv("PROVISO_MACHINE_KEY"), "a file with the key that this machine keeps, made when it isn't there: the request proves it, and evidence is tied to it (default: the variable PROVISO_MACHINE_KEY)")
 	f.StringVar(&a.caFile, "ca", "", "PEM file with the authorities that certify the broker, instead of the system's")
 	f.StringVar(&a.logKey, "log-key", os.Getenv("PROVISO_LOG_KEY"), "the log's public key, or a file with it: use the credential only if its receipt proves the decision (default: the variable PROVISO_LOG_KEY)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print refusals and failures only")
@@ -65,6 +69,8 @@ type asker struct {
 	client *client.Client
 	socket string // of the Workload API, for a JWT-SVID; "" asks without
 	strict bool   // no JWT-SVID is an error, not a note
+	shows  string // the kind of the machine's own evidence; "" shows none
+	proves string // thumbprint of the key that the request proves; "" without
 	req    client.Request
 	key    *ecdsa.PrivateKey // for x509 and dpop
 	used   [32]byte          // hash of the last job token that was sent
@@ -123,6 +129,14 @@ func (a *asking) complete() error {
 	case a.dpop && a.x509:
 		return errors.New("--dpop binds a token and --x509 is none: a certificate is bound to its key anyway")
 	}
+	switch {
+	case a.evidence != "" && a.evidence != "auto" && !evidence.IsKind(a.evidence):
+		return fmt.Errorf("--evidence %q: write auto, %s or attestation", a.evidence, strings.Join(evidence.Kinds, ", "))
+	case a.evidence != "" && (a.runner == "jwt" || a.runner == "x509"):
+		return fmt.Errorf("--evidence and --runner %s are two kinds of proof, and a request has one: leave one of them out", a.runner)
+	case a.evidence != "" && evidence.NeedsKey(a.evidence) && a.machineKey == "":
+		return fmt.Errorf("--evidence %s counts only with the key that this machine keeps: name its file with --machine-key", a.evidence)
+	}
 	if a.audience == "" {
 		a.audience = a.broker
 	}
@@ -153,6 +167,20 @@ func (a *asking) complete() error {
 // the credential is renewed, so that a certificate's file and its key's file
 // fit together at every moment.
 func (k *asker) makeKey(conf *client.Config) error {
+	if k.machineKey != "" {
+		key, err := machineKey(k.machineKey)
+		if err != nil {
+			return fmt.Errorf("--machine-key: %w", err)
+		}
+		if conf.Prover, err = pass.NewProverWithKey(key, jose.ES256, time.Now); err != nil {
+			return fmt.Errorf("--machine-key: %w", err)
+		}
+		k.proves = conf.Prover.Thumbprint()
+		if !k.x509 {
+			k.key, k.dpop = key, true // what is issued is bound to it
+			return nil
+		}
+	}
 	if !k.dpop && !k.x509 {
 		return nil
 	}
@@ -161,7 +189,9 @@ func (k *asker) makeKey(conf *client.Config) error {
 		return err
 	}
 	if k.dpop {
-		conf.Prover, err = pass.NewProverWithKey(k.key, jose.ES256, time.Now)
+		if conf.Prover, err = pass.NewProverWithKey(k.key, jose.ES256, time.Now); err == nil {
+			k.proves = conf.Prover.Thumbprint()
+		}
 		return err
 	}
 	// The request names nobody: a certificate's names come from the grant.
@@ -180,6 +210,18 @@ func (k *asker) keyPEM() ([]byte, error) { return pass.MarshalPrivateKey(crypto.
 // is a note and not an end: the grant may not need one, and if it does, the
 // broker refuses. Absence never gives more.
 func (k *asker) findRunner(ctx context.Context, conf *client.Config) error {
+	if k.evidence != "" {
+		if k.shows = k.evidence; k.shows == "auto" {
+			k.shows = evidence.Find(ctx)
+		}
+		switch {
+		case k.shows == "":
+			return errors.New("--evidence auto: this machine has no TPM, no projected service-account token, and no cloud's metadata service answers")
+		case evidence.NeedsKey(k.shows) && k.machineKey == "":
+			return fmt.Errorf("--evidence auto: this machine's evidence is %s, which counts only with the key that it keeps: name its file with --machine-key", k.shows)
+		}
+		return nil
+	}
 	socket := os.Getenv(client.SocketVariable)
 	switch k.runner {
 	case "none":
@@ -242,8 +284,56 @@ func (k *asker) askOnce(ctx context.Context) (*proviso.TokenResponse, error) {
 			k.note("%v; asking without the runner's evidence", err)
 		}
 	}
+	if k.shows != "" {
+		if err := k.show(ctx, &req); err != nil {
+			return nil, err
+		}
+	}
 	k.used = hash
 	return k.client.Exchange(ctx, req)
+}
+
+// show puts the machine's own evidence into a request. It is made anew each
+// time, over a fresh challenge where its kind takes one.
+func (k *asker) show(ctx context.Context, req *client.Request) (err error) {
+	challenge := ""
+	if evidence.NeedsChallenge(k.shows) {
+		if challenge, err = k.client.Challenge(ctx); err != nil {
+			return err
+		}
+	}
+	made, err := evidence.Make(ctx, k.shows, strings.TrimSuffix(k.broker, "/"), challenge, k.proves)
+	if err != nil {
+		return err
+	}
+	req.ActorToken, req.ActorTokenType = made.Text, made.TokenType
+	return nil
+}
+
+// machineKey reads the key that this machine keeps, or makes it.
+func machineKey(path string) (*ecdsa.PrivateKey, error) {
+	data, err := pass.ReadSecret(path)
+	if errors.Is(err, os.ErrNotExist) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		if data, err = pass.MarshalPrivateKey(key); err != nil {
+			return nil, err
+		}
+		return key, writeNew(path, data)
+	} else if err != nil {
+		return nil, err
+	}
+	signer, err := pass.ParsePrivateKey(data)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := signer.(*ecdsa.PrivateKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("%s holds no key on P-256; remove it, and it is made anew", path)
+	}
+	return key, nil
 }
 
 // note prints a line for people.

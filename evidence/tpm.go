@@ -1,4 +1,4 @@
-package client
+package evidence
 
 import (
 	"encoding/base64"
@@ -100,7 +100,7 @@ func (t *TPM) Quote(challenge string, nonce [32]byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return marshalEvidence(struct {
+	return marshal(struct {
 		Challenge string            `json:"challenge"`
 		AK        string            `json:"ak"`
 		Quote     []byte            `json:"quote"`

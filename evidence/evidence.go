@@ -1,4 +1,17 @@
-package client
+// Package evidence is a machine's side of its own proof: it gets what a machine
+// can show of itself beside a SPIFFE identity, and nothing of it is believed
+// here. Package runner is the other side, and docs/runners.md says what each
+// kind proves.
+//
+// The clouds' metadata services are asked as they want to be, with the header
+// that keeps a forwarded request out, without a proxy and without following a
+// redirect. A TPM's attestation key is made anew from its seed each time: it is
+// always the same, and lies nowhere. Every answer is bounded in size and time.
+//
+// What is made over a nonce is made over proviso.EvidenceNonce: the broker, its
+// challenge, and the key that the request will prove. No evidence is ever part
+// of an error.
+package evidence
 
 import (
 	"cmp"
@@ -33,18 +46,29 @@ const (
 const (
 	metadataURL     = "http://169.254.169.254"
 	kubernetesToken = "/var/run/secrets/proviso/token" // #nosec G101 -- a file's name
-	maxEvidence     = 32 << 10
-	evidenceTimeout = 5 * time.Second
+	maxBytes        = 32 << 10
+	timeout         = 5 * time.Second
 	azureVersion    = "2021-02-01"
 )
 
-// EvidenceKinds are the kinds that a runner can show, in the order in which
-// FindEvidence looks for them: the strongest first.
-var EvidenceKinds = []string{"tpm", "azure", "kubernetes", "gcp", "aws"}
+// Kinds are the kinds that a runner can show, in the order in which
+// Find looks for them: the strongest first.
+var Kinds = []string{"tpm", "azure", "kubernetes", "gcp", "aws"}
 
-// Evidence is one piece of evidence, ready to be sent as actor_token.
+// Evidence is one piece of evidence, ready to be sent: as actor_token with its
+// type, or with its kind.
 type Evidence struct {
-	Token, TokenType string
+	Text, TokenType string
+}
+
+// Type gives the actor_token_type of a kind, "" for none.
+func Type(kind string) string {
+	for name, k := range proviso.EvidenceKinds {
+		if k == kind {
+			return name
+		}
+	}
+	return ""
 }
 
 // NeedsChallenge reports whether a kind is made over a nonce of the broker.
@@ -53,10 +77,10 @@ func NeedsChallenge(kind string) bool { return kind == "tpm" || kind == "azure" 
 // NeedsKey reports whether a kind counts only with a key that the request proves.
 func NeedsKey(kind string) bool { return kind == "aws" }
 
-// FindEvidence says which kind of evidence this machine seems to have, "" for
+// Find says which kind of evidence this machine seems to have, "" for
 // none: a TPM or a token's file that is there, or else a metadata service that
 // answers as its cloud's does.
-func FindEvidence(ctx context.Context) string {
+func Find(ctx context.Context) string {
 	for _, is := range []struct{ kind, path string }{{"tpm", tpmPath()}, {"kubernetes", tokenPath()}} {
 		info, err := os.Stat(is.path)
 		if err != nil || info.IsDir() {
@@ -91,11 +115,11 @@ func tpmPath() string { return cmp.Or(os.Getenv(TPMVariable), defaultTPM) }
 
 func tokenPath() string { return cmp.Or(os.Getenv(KubernetesVariable), kubernetesToken) }
 
-// MakeEvidence gets a machine's evidence of a kind for a broker. challenge is
+// Make gets a machine's evidence of a kind for a broker. challenge is
 // the broker's, "" where the kind takes none; thumbprint is that of the key
 // that the request will prove, "" without one.
-func MakeEvidence(ctx context.Context, kind, broker, challenge, thumbprint string) (Evidence, error) {
-	ctx, cancel := context.WithTimeout(ctx, evidenceTimeout)
+func Make(ctx context.Context, kind, broker, challenge, thumbprint string) (Evidence, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	nonce := proviso.EvidenceNonce(broker, challenge, thumbprint)
 	var text string
@@ -115,21 +139,12 @@ func MakeEvidence(ctx context.Context, kind, broker, challenge, thumbprint strin
 	case "tpm":
 		text, err = tpmQuote(challenge, nonce)
 	default:
-		return Evidence{}, fmt.Errorf("there is no evidence of the kind %q; write %s or attestation", kind, strings.Join(EvidenceKinds, ", "))
+		return Evidence{}, fmt.Errorf("there is no evidence of the kind %q; write %s or attestation", kind, strings.Join(Kinds, ", "))
 	}
 	if err != nil {
 		return Evidence{}, fmt.Errorf("the runner's evidence (%s): %w", kind, err)
 	}
-	return Evidence{text, evidenceType(kind)}, nil
-}
-
-func evidenceType(kind string) string {
-	for name, k := range proviso.EvidenceKinds {
-		if k == kind {
-			return name
-		}
-	}
-	return ""
+	return Evidence{text, Type(kind)}, nil
 }
 
 func tpmQuote(challenge string, nonce [32]byte) (_ string, err error) {
@@ -152,9 +167,9 @@ func readToken(path, absent string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxEvidence+1))
-	if err == nil && len(data) > maxEvidence {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxEvidence)
+	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err == nil && len(data) > maxBytes {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxBytes)
 	}
 	return strings.TrimSpace(string(data)), err
 }
@@ -178,10 +193,10 @@ func azureDocument(ctx context.Context, challenge string, nonce [32]byte) (strin
 	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Encoding != "pkcs7" || answer.Signature == "" {
 		return "", errors.New("the metadata service gives no document signed with PKCS#7")
 	}
-	return marshalEvidence(map[string]string{"challenge": challenge, "signature": answer.Signature})
+	return marshal(map[string]string{"challenge": challenge, "signature": answer.Signature})
 }
 
-func marshalEvidence(v any) (string, error) {
+func marshal(v any) (string, error) {
 	data, err := json.Marshal(v)
 	return string(data), err
 }
@@ -210,46 +225,32 @@ func (m metadataRequest) do(ctx context.Context) (string, error) {
 		r.Header.Set(name, value)
 	}
 	t := &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 16 << 10}
-	resp, err := newHTTPClient(t).Do(r)
+	resp, err := (&http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(r)
 	if err != nil {
-		return "", fmt.Errorf("the metadata service at %s: %w", u.Host, cause(err))
+		return "", fmt.Errorf("the metadata service at %s: %w", u.Host, unwrapped(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxEvidence+1))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBytes+1))
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("the metadata service at %s: %w", u.Host, err)
 	case resp.StatusCode != http.StatusOK:
 		return "", fmt.Errorf("the metadata service at %s answers %s to %s", u.Host, resp.Status, m.path)
-	case len(data) > maxEvidence:
-		return "", fmt.Errorf("the metadata service at %s answers more than %d bytes", u.Host, maxEvidence)
+	case len(data) > maxBytes:
+		return "", fmt.Errorf("the metadata service at %s answers more than %d bytes", u.Host, maxBytes)
 	}
 	return strings.TrimSpace(string(data)), nil
 }
 
-// Challenge asks the broker for a nonce that evidence is to be made over.
-func (c *Client) Challenge(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.conf.Timeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.broker.String(), "/")+"/challenge", http.NoBody)
-	if err != nil {
-		return "", errors.New("the broker's URL can't be asked")
-	}
-	r.Header.Set("User-Agent", "proviso")
-	resp, err := c.http.Do(r)
-	if err != nil {
-		return "", fmt.Errorf("%s gives no challenge: %w", c.conf.BrokerURL, cause(err))
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer proviso.Challenge
-	err = json.NewDecoder(io.LimitReader(resp.Body, maxEvidence)).Decode(&answer)
-	if resp.StatusCode != http.StatusOK || err != nil || answer.Nonce == "" {
-		return "", fmt.Errorf("%s gives no challenge for a runner's evidence: it answers %s", c.conf.BrokerURL, resp.Status)
-	}
-	return answer.Nonce, nil
+// IsKind reports whether there is evidence of a kind.
+func IsKind(kind string) bool {
+	return kind == "attestation" || slices.Contains(Kinds, kind)
 }
 
-// IsEvidenceKind reports whether there is evidence of a kind.
-func IsEvidenceKind(kind string) bool {
-	return kind == "attestation" || slices.Contains(EvidenceKinds, kind)
+// unwrapped takes off the wrapper that repeats method and URL.
+func unwrapped(err error) error {
+	if u := new(url.Error); errors.As(err, &u) {
+		return u.Err
+	}
+	return err
 }
