@@ -188,10 +188,10 @@ func TestStartRefuses(t *testing.T) {
 		says string
 	}{
 		{"a grant whose policy isn't there", plan{grants: strings.Replace(deployOnly, "policy: open", "policy: opne", 1)}, exitMisuse,
-			`proviso.yaml:19:20: grants.deploy.policy is "opne", and no package of that name has a rule allow`},
+			`proviso.yaml:20:20: grants.deploy.policy is "opne", and no package of that name has a rule allow`},
 		{"policies that don't compile", plan{policies: map[string]string{"open.rego": "package open\n\nallow if {"}}, exitRefused, "open.rego:3"},
 		{"no policies", plan{policies: map[string]string{"README.md": "none yet"}}, exitMisuse, "grants.deploy.policy"},
-		{"a certificate that isn't there", plan{server: "tls: {cert: nowhere.crt, key: nowhere.key}"}, exitMisuse, "proviso.yaml:5:8: server.tls can't be used"},
+		{"a certificate that isn't there", plan{server: "tls: {cert: nowhere.crt, key: nowhere.key}"}, exitMisuse, "proviso.yaml:5:3: server.tls can't be used"},
 	} {
 		s := newSite(t, c.plan)
 		if code, said := cli(t, "serve", "--config", s.file); code != c.code || !strings.Contains(said, c.says) {
