@@ -147,6 +147,32 @@ func TestTokenRefusesOtherKindsOfRequests(t *testing.T) {
 			t.Errorf("%s: got %d %s (%s), want %d %s", c.name, status, answer.Code, answer.Description, c.status, c.code)
 		}
 	}
+	for _, c := range []struct {
+		name, body string
+		code       proviso.Code
+	}{
+		{"nothing", "", proviso.CodeRequestMalformed},
+		{"a bad percent sign", body + "&a=%zz", proviso.CodeRequestMalformed},
+		{"semicolons", strings.ReplaceAll(body, "&", ";"), proviso.CodeRequestMalformed},
+		{"grant_type twice", body + "&grant_type=x", proviso.CodeRequestDuplicateParam},
+		{"an unknown parameter twice", body + "&x=1&x=2", proviso.CodeRequestDuplicateParam},
+		{"one parameter in two spellings", body + "&sub%6Aect_token=x", proviso.CodeRequestDuplicateParam},
+		{"thousands of nothing", body + strings.Repeat("&", 5000), proviso.CodeLimitsParams},
+		{"JSON", `{"grant_type":"x"}`, proviso.CodeRequestMalformed},
+	} {
+		if status, _, answer := post(t, w, formType, c.body); status != 400 || answer.Code != c.code {
+			t.Errorf("%s: got %d %s (%s), want %s", c.name, status, answer.Code, answer.Description, c.code)
+		}
+	}
+	for _, method := range []string{http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions, http.MethodHead} {
+		req := made(http.NewRequestWithContext(t.Context(), method, w.url+"/token", strings.NewReader(body)))(t)
+		req.Header.Set("Content-Type", formType)
+		resp := made(http.DefaultClient.Do(req))(t)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s: got %d", method, resp.StatusCode)
+		}
+	}
 	resp := made(http.Get(w.url + "/token?" + body))(t)
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "POST" {
