@@ -6,6 +6,20 @@ import (
 	"strings"
 )
 
+// Identifiers of clients that prove themselves by an SVID.
+const (
+	// GrantTypeClientCredentials is how a workload asks for itself that
+	// authenticates as an OAuth client (RFC 6749 section 4.4).
+	GrantTypeClientCredentials = "client_credentials"
+	// ClientAssertionSPIFFE says that client_assertion is a JWT-SVID
+	// (draft-ietf-oauth-spiffe-client-auth).
+	ClientAssertionSPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+	// TokenTypeJWTSVID says that subject_token is the JWT-SVID of a workload that
+	// asks for itself. It has a type of its own so that nobody has to guess from
+	// a token's claims whether it is a job's.
+	TokenTypeJWTSVID = "urn:proviso:params:oauth:token-type:jwt-svid"
+)
+
 // keyed separates the broker's URL from a key's thumbprint in an audience.
 const keyed = "#jkt="
 

@@ -14,6 +14,9 @@ import (
 // the TLS client certificate, which the handshake has proved.
 type Request struct {
 	SubjectToken string          // the job's token
+	Workload     bool            // there is no job: who asks is what Evidence proves
+	ClientID     string          // the SPIFFE ID that Evidence must be of; "" is any
+	ClientAuth   bool            // Evidence came as an OAuth client's authentication
 	Evidence     runner.Evidence // what the runner shows
 	Grant        string          // the name of what is asked for
 	Scope        []string        // asked for; nil asks for all that the grant has
@@ -47,7 +50,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 
 	// 1. Who asks. Nothing about grants is said to somebody who isn't a job.
 	ctx = rec.stage(ctx, proviso.StageJob)
-	job, err := b.Identities.Verify(ctx, req.SubjectToken)
+	job, err := b.who(ctx, req)
 	if err != nil {
 		return nil, rec.learnStranger(err)
 	}
@@ -68,7 +71,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 	// 2. Where it runs: the runner is a party of its own, bound to the job.
 	ctx = rec.stage(ctx, proviso.StageRunner)
 	req.Evidence.Key = holder.JKT
-	run, err := b.Runners.Verify(ctx, req.Evidence, job)
+	run, err := b.where(ctx, req, job)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +79,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err
 	if err := b.standing(run); err != nil {
 		return nil, err
 	}
-	if err := grant.accepts(run); err != nil {
+	if err := grant.accepts(job, run); err != nil {
 		return nil, err
 	}
 

@@ -10,6 +10,7 @@ import (
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/credential"
 	"github.com/proviso-ci/proviso/facts"
+	"github.com/proviso-ci/proviso/identity"
 	"github.com/proviso-ci/proviso/pass"
 	"github.com/proviso-ci/proviso/policy"
 	"github.com/proviso-ci/proviso/runner"
@@ -37,6 +38,9 @@ type GrantConfig struct {
 	// platform's word about the machine is no proof unless a grant says 1. Only
 	// with runner: required.
 	Assurance int `yaml:"assurance,omitempty"`
+	// Callers are the entries under runners whose callers may ask for this grant
+	// without a job. Nobody may unless named.
+	Callers []string `yaml:"callers,omitempty"`
 	// Credential is what the job gets.
 	Credential credential.Config `yaml:"credential"`
 	// MaxTTL bounds the credential's life: 1s to 24h, by default 15m.
@@ -67,6 +71,7 @@ type Grant struct {
 	runner    string
 	from      []string // entries that the runner may be of; nil is all
 	assurance int
+	callers   []string
 }
 
 // Problem is one thing that is wrong with a grant's configuration.
@@ -123,7 +128,7 @@ func NewGrant(name string, c GrantConfig, minter *credential.Minter) (*Grant, er
 	if c.Runner == "" {
 		c.Runner = required
 	}
-	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner, from: c.RunnerFrom,
+	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner, from: c.RunnerFrom, callers: c.Callers,
 		assurance: cmp.Or(c.Assurance, defaultAssurance)}, nil
 }
 
@@ -143,10 +148,26 @@ const (
 	// CodeRunnerEntry: the runner proved itself in a trust domain, or by a kind of
 	// evidence, that this grant doesn't take.
 	CodeRunnerEntry proviso.Code = "runner_entry" // 400 invalid_request
+	// CodeCallerNotAllowed: who asks is a workload without a job, and the grant
+	// isn't for it.
+	CodeCallerNotAllowed proviso.Code = "caller_not_allowed" // 400 invalid_request
 )
 
-// accepts holds the grant's demand on the runner.
-func (g *Grant) accepts(run runner.Runner) error {
+// accepts holds the grant's demands on who asks and on the runner. A workload
+// that asks for itself is proved by its own SVID and has no runner; where the
+// grant wants a job that is bound, it has to hold the SVID's key.
+func (g *Grant) accepts(job identity.Job, run runner.Runner) error {
+	if id := job.Identity(); id.Kind == identity.KindSPIFFE {
+		switch {
+		case !slices.Contains(g.callers, job.Issuer()):
+			return proviso.Refuse(proviso.StageJob, CodeCallerNotAllowed,
+				"this grant is given to jobs, and not to workloads of %s that ask for themselves; the grant names under callers whose may", job.Issuer())
+		case g.runner == bound && id.Attestation != runner.AttestationX509 && job.Confirmation() == "":
+			return proviso.Refuse(proviso.StageRunner, CodeRunnerUnbound,
+				"this grant is given only to who holds the key of its evidence, and a JWT-SVID serves whoever has it: ask by mutual TLS with the X.509-SVID")
+		}
+		return nil
+	}
 	wanted := g.runner == required || g.runner == bound
 	switch {
 	case wanted && run.IsZero():

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -111,6 +112,9 @@ func (r *record) learnJob(job identity.Job) {
 	r.entry.JTI = job.JTI()
 	r.entry.Actor = id.Actor
 	r.entry.Identity = job.Document()
+	if id.Kind == identity.KindSPIFFE {
+		r.entry.SPIFFEID, r.entry.EvidenceHash = id.Subject, job.TokenHash()
+	}
 }
 
 // learnStranger keeps what a refused token whose signature holds says of itself:
@@ -128,7 +132,9 @@ func (r *record) learnStranger(err error) error {
 func (r *record) learnGrant(g *Grant) { r.grant = g }
 
 func (r *record) learnRunner(run runner.Runner) {
-	r.run = run
+	if r.run = run; run.IsZero() {
+		return
+	}
 	r.entry.SPIFFEID = run.SPIFFEID()
 	r.entry.EvidenceHash = run.EvidenceHash()
 	r.entry.Runner = run.Document()
@@ -298,6 +304,45 @@ func (r *Refused) Error() string { return "decision " + r.Decision + ": " + r.Re
 // Unwrap gives the refusal.
 func (r *Refused) Unwrap() error { return r.Refusal }
 
+// who proves who asks: a job by its CI platform's token, or a workload without
+// one by its SVID.
+func (b *Broker) who(ctx context.Context, req Request) (identity.Job, error) {
+	if !req.Workload {
+		return b.Identities.Verify(ctx, req.SubjectToken)
+	}
+	job, err := b.Runners.Caller(ctx, req.Evidence)
+	if err != nil {
+		return identity.Job{}, err
+	}
+	id := job.Identity().Subject
+	name, _, _ := strings.Cut(id, workloadSegment)
+	if err := b.Fleet.Admits(name, job.IssuedAt()); err != nil { // a ban holds for whatever ran there
+		return identity.Job{}, err
+	}
+	return job, isClient(req, id)
+}
+
+// where proves the runner. A workload that asks for itself runs nothing.
+func (b *Broker) where(ctx context.Context, req Request, job identity.Job) (runner.Runner, error) {
+	if req.Workload {
+		return runner.Runner{}, nil
+	}
+	run, err := b.Runners.Verify(ctx, req.Evidence, job)
+	if err != nil {
+		return runner.Runner{}, err
+	}
+	return run, isClient(req, run.SPIFFEID())
+}
+
+// isClient holds a client_id to the SVID (draft-ietf-oauth-spiffe-client-auth).
+func isClient(req Request, id string) error {
+	if req.ClientID == "" || req.ClientID == id {
+		return nil
+	}
+	return proviso.Refuse(proviso.StageRunner, runner.CodeClientMismatch,
+		"client_id is not the SPIFFE ID of the SVID that was shown; leave it out, or send the SVID's own")
+}
+
 // admit bounds how often one issuer's jobs may ask. It comes after the
 // signature was verified: before, a stranger could use up an issuer's share.
 func (b *Broker) admit(job identity.Job) error {
@@ -366,10 +411,14 @@ func (b *Broker) holder(req Request, job identity.Job) (pass.Confirmation, error
 // the policy and the wish.
 func (b *Broker) plan(ctx context.Context, rec *record, req Request, holder pass.Confirmation, grant *Grant, job identity.Job, run runner.Runner, verdict policy.Verdict) (audit.Terms, error) {
 	limits := verdict.Limits()
+	ends := run.Expires()
+	if req.Workload {
+		ends = job.Expires() // of its SVID
+	}
 	return grant.Offer.Plan(ctx, credential.PlanRequest{
 		Decision: rec.entry.Decision, Policy: verdict.Digest(),
 		Issuer: job.Issuer(), Job: job.Document(),
-		Runner: run.SPIFFEID(), RunnerExpires: run.Expires(),
+		Runner: run.SPIFFEID(), RunnerExpires: ends,
 		Intent:     req.Intent,
 		AskedScope: req.Scope, AskedTTL: time.Duration(req.Intent.RequestedTTL) * time.Minute,
 		LimitScope: limits.Scope, LimitTTL: limits.TTL,

@@ -167,6 +167,9 @@ func (o *jwtOffer) subjectOf(r *PlanRequest) (string, error) {
 
 // defaultSubject is the job's stable name, as the package comment has it.
 func defaultSubject(v values) (string, error) {
+	if v.get("kind") == "spiffe" { // a workload has a stable name already
+		return v.get("subject"), nil
+	}
 	tenant := "-"
 	if text := v.get("tenant"); text == "-" {
 		tenant = "%2D"

@@ -27,7 +27,7 @@ func (o *Offer) planLifetime(r *PlanRequest, t *audit.Terms) error {
 		ttl = min(ttl, r.LimitTTL)
 	}
 	if o.within {
-		if r.Runner == "" || r.RunnerExpires.IsZero() {
+		if r.RunnerExpires.IsZero() {
 			return proviso.Refuse(proviso.StageCredential, proviso.CodeConstraintRequired,
 				"this grant's credential lives no longer than the runner's evidence, and there is none; let the runner show its SVID")
 		}

@@ -19,13 +19,15 @@ const (
 // sends numbers. Prefer the identifiers: names can be changed, and taken over
 // by somebody else afterwards.
 type Identity struct {
-	// Kind says what kind of party asks: "job".
+	// Kind says what kind of party asks: "job", or "spiffe" for a workload that
+	// asks for itself with its SVID.
 	Kind string `json:"kind"`
 	// Issuer is the URL of the token's issuer, exactly as the token has it.
 	Issuer string `json:"issuer"`
 	// Platform is the CI platform: github, gitlab, buildkite, circleci,
 	// bitbucket, azure-devops, jenkins, hcp-terraform, google-cloud-build,
-	// codefresh, semaphore, spacelift, forgejo, harness or generic.
+	// codefresh, semaphore, spacelift, forgejo, harness or generic; spiffe for a
+	// workload.
 	Platform string `json:"platform"`
 	// Audience is "broker" when the token was made for this broker alone, and
 	// "platform" when the platform gives one audience to everybody: then any
@@ -94,6 +96,12 @@ type Identity struct {
 	// Protected says whether the platform protects the branch or tag against
 	// unreviewed change; absent when it doesn't say, and for pull requests.
 	Protected *bool `json:"protected,omitempty"`
+	// Attestation is how a workload proved itself: spiffe-x509 (with its key, by
+	// mutual TLS) or spiffe-jwt (with a token). Absent for jobs.
+	Attestation string `json:"attestation,omitempty"`
+	// Attributes are the variables of the path by which a workload is known.
+	// Absent for jobs.
+	Attributes map[string]string `json:"attributes,omitempty"`
 	// PlatformRunner is what the platform says about the machine. It is the
 	// platform's word in the job's token, not the runner's own evidence, which
 	// is input.runner.
@@ -121,9 +129,13 @@ func (r PlatformRunner) IsZero() bool { return r == PlatformRunner{} }
 // struct's JSON. The raw claims are not in it.
 func (id *Identity) Document() document.Value {
 	// In canonical order and without what is absent, so that nothing is moved.
-	d := members{make([]document.Field, 0, 28)}
+	d := members{make([]document.Field, 0, 30)}
 	d.text("actor", id.Actor)
 	d.text("actor_id", id.ActorID)
+	d.text("attestation", id.Attestation)
+	if len(id.Attributes) > 0 {
+		d.add("attributes", textsDocument(id.Attributes))
+	}
 	d.text("audience", id.Audience)
 	d.text("branch", id.Branch)
 	d.text("commit", id.Commit)

@@ -1,13 +1,14 @@
 package identity
 
 import (
+	"maps"
 	"time"
 
 	"github.com/proviso-ci/proviso/internal/document"
 )
 
-// Job is a proved identity. Only [Verifier.Verify] makes one; the zero Job
-// proves nothing. It can't be changed.
+// Job is a proved identity. Only [Verifier.Verify] makes one and, for a workload
+// that asks for itself, package runner; the zero Job proves nothing. It can't be changed.
 type Job struct{ j *job }
 
 type job struct {
@@ -41,6 +42,7 @@ func (j Job) IsZero() bool { return j.j == nil }
 func (j Job) Identity() Identity {
 	id := j.get().identity
 	id.PullRequest, id.Protected = copied(id.PullRequest), copied(id.Protected)
+	id.Attributes = maps.Clone(id.Attributes)
 	return id
 }
 

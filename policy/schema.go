@@ -16,7 +16,7 @@ import (
 var words = map[string][]string{
 	"context.weekday":    {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"},
 	"identity.ref_type":  {"branch", "tag"},
-	"identity.kind":      {"job", "person"},
+	"identity.kind":      {"job", "person", "spiffe"},
 	"identity.audience":  {"broker", "platform"},
 	"runner.attestation": {"spiffe-x509", "spiffe-jwt", "aws", "gcp", "azure", "kubernetes", "platform", "tpm", "attestation"},
 	"runner.binding":     {"mtls", "key", "platform"},

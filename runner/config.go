@@ -47,6 +47,10 @@ type Config struct {
 	// exp - iat where it has an iat. Default 1h.
 	MaxJWTLifetime time.Duration `yaml:"max_jwt_lifetime,omitempty" json:"max_jwt_lifetime,omitempty"`
 
+	// Callers are workloads of this domain that may ask for themselves, without a
+	// job. Nobody may unless listed.
+	Callers []Caller `yaml:"callers,omitempty" json:"callers,omitempty"`
+
 	EvidenceConfig `yaml:",inline"`
 }
 
@@ -166,6 +170,7 @@ func Check(configs []Config) []Problem {
 			bad(".max_jwt_lifetime", "is negative")
 		}
 		checkTemplates(cfg, bad)
+		checkCallers(cfg, bad)
 	}
 	return problems
 }
@@ -243,7 +248,7 @@ func checkEndpoint(cfg Config, known func(spiffeid.TrustDomain) bool, bad func(p
 }
 
 func checkTemplates(cfg Config, bad func(path, text string, args ...any)) {
-	if cfg.Path == "" && len(cfg.Paths) == 0 {
+	if cfg.Path == "" && len(cfg.Paths) == 0 && len(cfg.Callers) == 0 {
 		bad(".path", "is missing: without a template no path is a runner's; write /region/{region}/runner/{id}")
 	}
 	var parsed []template

@@ -24,8 +24,7 @@ var jwtProfile = jose.Profile{MaxBytes: 8 << 10, Typ: []string{"", "JWT", "JOSE"
 // verifier is the gate here, on the identifiers and keys that go-spiffe read;
 // go-spiffe's is the second opinion of the tests, because it accepts an SVID
 // for 60 seconds after its end, without a path, with any further audience and any header.
-// proved is the thumbprint of the key that the request proves by DPoP.
-func (v *Verifier) verifyJWT(compact, proved string, now time.Time) (attested, error) {
+func (v *Verifier) verifyJWT(compact string, now time.Time) (attested, error) {
 	token, err := jose.Parse(compact, jwtProfile)
 	if err != nil {
 		return attested{}, fromJOSE(err)
@@ -66,13 +65,13 @@ func (v *Verifier) verifyJWT(compact, proved string, now time.Time) (attested, e
 	if err != nil {
 		return attested{}, err
 	}
-	names, err := keyOf(token.Claims, proved)
+	names, err := keyOf(token.Claims)
 	if err != nil {
 		return attested{}, err
 	}
 	hash := token.SignedHash()
 	issued, _, _ := jose.Time(token.Claims, "iat") // lifetime has judged it
-	return attested{domain: d, id: id, kind: AttestationJWT, names: names, hash: hex.EncodeToString(hash[:]), issued: issued, expires: expires}, nil
+	return attested{domain: d, id: id, kind: AttestationJWT, names: names, hash: hex.EncodeToString(hash[:]), digest: hash, claims: token.Claims, issued: issued, expires: expires}, nil
 }
 
 func refuse(code proviso.Code, public string, args ...any) *proviso.Refusal {
@@ -167,9 +166,9 @@ func lifetime(claims document.Value, now time.Time, longest time.Duration) (time
 	return exp, nil
 }
 
-// keyOf reads the key that a JWT-SVID is bound to (cnf.jkt, RFC 7800), and wants
-// its proof. Agents make bearers; an SVID that says more is held to it.
-func keyOf(claims document.Value, proved string) (string, error) {
+// keyOf reads the key that a JWT-SVID is bound to (cnf.jkt, RFC 7800). Agents make
+// bearers; an SVID that says more is held to it.
+func keyOf(claims document.Value) (string, error) {
 	cnf := claims.Get("cnf")
 	if cnf.IsAbsent() {
 		return "", nil
@@ -177,9 +176,6 @@ func keyOf(claims document.Value, proved string) (string, error) {
 	jkt, _ := cnf.Get("jkt").Text()
 	if jkt == "" || len(cnf.Fields()) != 1 {
 		return "", refuse(proviso.CodeCnfMismatch, "the JWT-SVID is bound to a key in a way that isn't known here; its cnf must have jkt, the key's SHA-256 thumbprint, alone")
-	}
-	if jkt != proved {
-		return "", refuse(proviso.CodeCnfMismatch, "the JWT-SVID is bound to a key (cnf.jkt), and the request does not prove that key: send a DPoP proof of it")
 	}
 	return jkt, nil
 }

@@ -83,6 +83,22 @@ func (f *federation) show() error {
 	return err
 }
 
+// good reports whether SVIDs of both kinds are taken; the two streams of the
+// Workload API bring their keys one after the other.
+func (f *federation) good() bool {
+	f.t.Helper()
+	cert := made(f.partner.X509SVID("/runner/one"))(f.t)
+	_, err := verify(f.Verifier, runner.Evidence{Certificates: []*x509.Certificate{cert.Leaf}})
+	token := made(f.partner.JWTSVID("/runner/one", broker))(f.t)
+	_, jwtErr := verify(f.Verifier, runner.Evidence{JWTSVID: token})
+	return err == nil && jwtErr == nil
+}
+
+// gone reports whether SVIDs of neither kind are taken.
+func (f *federation) gone() bool {
+	return !f.Status()[1].Usable
+}
+
 // ownStands: whatever becomes of the partner, the other domain is served.
 func (f *federation) ownStands() {
 	f.t.Helper()
@@ -331,7 +347,7 @@ func TestWorkloadAPIBundles(t *testing.T) {
 	wantRefusal(t, f.show(), runner.CodeBundleUnavailable, partner)
 	f.ownStands()
 	agent.Serve("/proviso")
-	f.eventually("the first bundle", func() bool { return f.show() == nil })
+	f.eventually("the first bundle", f.good)
 	if err := f.partner.RotateAuthorities(); err != nil {
 		t.Fatal(err)
 	}
@@ -339,16 +355,16 @@ func TestWorkloadAPIBundles(t *testing.T) {
 		t.Fatal(err)
 	}
 	agent.RotateSVIDs() // tells its watchers
-	f.eventually("the rotated one", func() bool { return f.show() == nil })
+	f.eventually("the rotated one", f.good)
 	f.watch.turn(2 * time.Hour)
 	if err := f.show(); err != nil {
 		t.Errorf("while the stream stands, its bundle is fresh: %v", err)
 	}
 	agent.Unfederate(f.partner)
-	f.eventually("the end of the federation", func() bool { return f.show() != nil })
+	f.eventually("the end of the federation", f.gone)
 	wantRefusal(t, f.show(), runner.CodeBundleUnavailable, partner)
 	agent.Federate(f.partner)
-	f.eventually("the federation again", func() bool { return f.show() == nil })
+	f.eventually("the federation again", f.good)
 	if err := agent.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,15 @@ type segment struct {
 // segment: templates that match a part of one are how "runner-1" and "runner-1-evil"
 // become the same thing.
 func parseTemplate(text string) (template, error) {
+	t, err := parsePath(text)
+	if err == nil && !t.has("id") {
+		err = fmt.Errorf("must name {id}, which becomes input.runner.id")
+	}
+	return t, err
+}
+
+// parsePath reads a template that needs no variable: a caller's.
+func parsePath(text string) (template, error) {
 	if !strings.HasPrefix(text, "/") {
 		return nil, fmt.Errorf("must begin with a slash, as /region/{region}/runner/{id}")
 	}
@@ -46,9 +55,6 @@ func parseTemplate(text string) (template, error) {
 		}
 		seen[name] = true
 		t = append(t, segment{variable: name})
-	}
-	if !seen["id"] {
-		return nil, fmt.Errorf("must name {id}, which becomes input.runner.id")
 	}
 	return t, nil
 }

@@ -83,6 +83,7 @@ type domain struct {
 	source     *source
 	templates  []template
 	attributes []document.Field // the fixed ones
+	callers    []caller
 }
 
 // attested is what one piece of evidence proved.
@@ -95,6 +96,8 @@ type attested struct {
 	expires time.Time
 	chain   *x509.Certificate // the leaf whose key the handshake proved; nil for a token
 	names   string            // the thumbprint of the key that a JWT-SVID is bound to, "" for a bearer
+	digest  [32]byte          // what hash says in hex
+	claims  document.Value    // of a JWT-SVID
 }
 
 // New checks the configuration and reads every file that it names; nothing else
@@ -219,7 +222,7 @@ func newDomain(cfg Config) *domain {
 	if cfg.Environment == "" {
 		cfg.Environment = "self-hosted"
 	}
-	d := &domain{cfg: cfg}
+	d := &domain{cfg: cfg, callers: newCallers(cfg.Callers)}
 	for _, text := range cfg.templates() {
 		t, _ := parseTemplate(text) // checked by Check
 		d.templates = append(d.templates, t)
@@ -256,42 +259,59 @@ func (v *Verifier) Verify(ctx context.Context, ev Evidence, job identity.Job) (R
 	if err := ctx.Err(); err != nil {
 		return Runner{}, proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeInternal)
 	}
+	a, err := v.attest(ev)
+	if err != nil {
+		return Runner{}, err
+	}
+	var r Runner
+	if a.domain != nil {
+		if a.names != "" && a.names != ev.Key {
+			return Runner{}, refuse(proviso.CodeCnfMismatch, "the JWT-SVID is bound to a key (cnf.jkt), and the request does not prove that key: send a DPoP proof of it")
+		}
+		if r, err = a.runner(job, ev.Key); err != nil {
+			return Runner{}, err
+		}
+	}
+	return v.verifyOthers(ctx, ev, job, r)
+}
+
+// attest verifies the SVIDs of a request. Two of them must be of one SPIFFE ID;
+// the certificate, which can't be copied, is then what counts. Without any the
+// domain is nil.
+func (v *Verifier) attest(ev Evidence) (attested, error) {
 	now := v.now()
 	var all []attested
 	if len(ev.Certificates) > 0 {
 		a, err := v.verifyX509(ev.Certificates, now)
 		if err != nil {
-			return Runner{}, err
+			return attested{}, err
 		}
 		all = append(all, a)
 	}
 	if ev.JWTSVID != "" {
-		a, err := v.verifyJWT(ev.JWTSVID, ev.Key, now)
+		a, err := v.verifyJWT(ev.JWTSVID, now)
 		if err != nil {
-			return Runner{}, err
+			return attested{}, err
 		}
 		all = append(all, a)
 	}
-	var r Runner
-	if len(all) > 0 {
-		strongest := all[0]
-		for _, a := range all[1:] {
-			if a.id != strongest.id {
-				return Runner{}, refuse(proviso.CodeActorMismatch, "the actor token names %s, the client certificate %s: a request has one runner", a.id, strongest.id)
-			}
-			if a.expires.Before(strongest.expires) {
-				strongest.expires = a.expires
-			}
-			if a.issued.Before(strongest.issued) {
-				strongest.issued = a.issued
-			}
-		}
-		var err error
-		if r, err = strongest.runner(job, ev.Key); err != nil {
-			return Runner{}, err
-		}
+	if len(all) == 0 {
+		return attested{}, nil
 	}
-	return v.verifyOthers(ctx, ev, job, r)
+	strongest := all[0]
+	for _, a := range all[1:] {
+		if a.id != strongest.id {
+			return attested{}, refuse(proviso.CodeActorMismatch, "the JWT-SVID names %s, the client certificate %s: a request has one runner", a.id, strongest.id)
+		}
+		if a.expires.Before(strongest.expires) {
+			strongest.expires = a.expires
+		}
+		if a.issued.Before(strongest.issued) {
+			strongest.issued = a.issued
+		}
+		strongest.names = a.names // its proof is wanted all the same
+	}
+	return strongest, nil
 }
 
 // domainOf finds the configuration of an ID's trust domain. The trust domain
@@ -346,7 +366,7 @@ func (a attested) runner(job identity.Job, proved string) (Runner, error) {
 // assuranceOf gives the level of a SPIFFE identity: whoever has a copy of a
 // JWT-SVID can show it, and nobody without the key an X.509-SVID.
 func assuranceOf(a attested) int {
-	if a.kind == AttestationX509 || a.names != "" {
+	if a.chain != nil || a.names != "" {
 		return 3
 	}
 	return 2

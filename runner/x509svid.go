@@ -70,7 +70,7 @@ func (v *Verifier) verifyX509(chain []*x509.Certificate, now time.Time) (atteste
 	fingerprint := sha256.Sum256(leaf.Raw)
 	return attested{
 		domain: d, id: id, kind: AttestationX509,
-		hash: hex.EncodeToString(fingerprint[:]), issued: leaf.NotBefore, expires: proved.through, chain: leaf,
+		hash: hex.EncodeToString(fingerprint[:]), digest: fingerprint, issued: leaf.NotBefore, expires: proved.through, chain: leaf,
 	}, nil
 }
 

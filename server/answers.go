@@ -56,6 +56,8 @@ var answers = map[proviso.Code]answer{
 	proviso.CodeRateLimited:      {http.StatusTooManyRequests, "rate_limited"},
 
 	proviso.CodeClientAuthUnsupported: badClient,
+	CodeClientAuthMissing:             badClient,
+	runner.CodeClientMismatch:         badClient,
 
 	proviso.CodeAuditUnavailable:        serverError,
 	proviso.CodeDiscoveryIssuerMismatch: serverError,

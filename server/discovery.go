@@ -15,11 +15,15 @@ import (
 // library finds the keys with it and needs nothing of Proviso's own.
 func (s *Server) discoveryDocument() []byte {
 	url := s.config.URL
+	grantTypes := []string{proviso.GrantTypeTokenExchange}
+	if s.parts.Workloads {
+		grantTypes = append(grantTypes, proviso.GrantTypeClientCredentials)
+	}
 	doc := map[string]any{
 		"issuer":                                     url,
 		"jwks_uri":                                   url + "/jwks",
 		"token_endpoint":                             url + "/token",
-		"grant_types_supported":                      []string{proviso.GrantTypeTokenExchange},
+		"grant_types_supported":                      grantTypes,
 		"token_endpoint_auth_methods_supported":      []string{"none"},
 		"authorization_details_types_supported":      []string{proviso.IntentType},
 		"dpop_signing_alg_values_supported":          pass.ProofAlgorithms,

@@ -14,7 +14,6 @@ import (
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/internal/document"
-	"github.com/proviso-ci/proviso/runner"
 )
 
 // Limits of the token endpoint's form. A job token of the most talkative
@@ -32,6 +31,8 @@ const (
 type form struct {
 	subjectToken, subjectTokenType string
 	actorToken, actorTokenType     string
+	clientAssertion, clientID      string
+	workload                       bool // that asks for itself: there is no job
 	grant                          string
 	scope                          []string
 	requestedType                  string
@@ -52,12 +53,19 @@ func readForm(r *http.Request) (*form, error) {
 		actorToken: values.Get("actor_token"), actorTokenType: values.Get("actor_token_type"),
 		grant: values.Get("audience"), requestedType: values.Get("requested_token_type"), csr: values.Get("csr"),
 	}
-	switch grantType := values.Get("grant_type"); grantType {
-	case proviso.GrantTypeTokenExchange:
+	grantType := values.Get("grant_type")
+	switch grantType {
+	case proviso.GrantTypeTokenExchange, proviso.GrantTypeClientCredentials:
 	case "":
 		return nil, requestRefusal(proviso.CodeRequestMalformed, "grant_type is missing; this endpoint takes %s", proviso.GrantTypeTokenExchange)
 	default:
 		return nil, requestRefusal(proviso.CodeGrantUnsupported, "this grant_type isn't served here; this endpoint takes %s", proviso.GrantTypeTokenExchange)
+	}
+	if err := f.readClient(values); err != nil {
+		return nil, err
+	}
+	if err := f.readWorkload(grantType); err != nil {
+		return nil, err
 	}
 	if err := f.checkTokens(); err != nil {
 		return nil, err
@@ -75,14 +83,6 @@ func readForm(r *http.Request) (*form, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// evidence gives what the request shows of its runner, by the type that it has.
-func (f *form) evidence() runner.Evidence {
-	if kind := proviso.EvidenceKinds[f.actorTokenType]; kind != "" {
-		return runner.Evidence{Other: map[string]string{kind: f.actorToken}}
-	}
-	return runner.Evidence{JWTSVID: f.actorToken}
 }
 
 func requestRefusal(code proviso.Code, public string, args ...any) *proviso.Refusal {
@@ -145,15 +145,18 @@ func readBody(r *http.Request) (string, error) {
 
 // checkTokens holds RFC 8693 section 2.1: which tokens must and mustn't be there.
 func (f *form) checkTokens() error {
+	if f.workload && f.subjectTokenType == "" {
+		return f.checkRequested()
+	}
 	if f.subjectToken == "" {
 		return requestRefusal(proviso.CodeRequestMalformed, "subject_token is missing: it carries the job's OIDC token")
 	}
 	switch f.subjectTokenType {
-	case proviso.TokenTypeJWT, proviso.TokenTypeIDToken:
+	case proviso.TokenTypeJWT, proviso.TokenTypeIDToken, proviso.TokenTypeJWTSVID:
 	case "":
 		return requestRefusal(proviso.CodeRequestMalformed, "subject_token_type is missing; a job's token is %s", proviso.TokenTypeJWT)
 	default:
-		return requestRefusal(proviso.CodeTokenTypeUnsupported, "subject_token_type must be %s or %s", proviso.TokenTypeJWT, proviso.TokenTypeIDToken)
+		return requestRefusal(proviso.CodeTokenTypeUnsupported, "subject_token_type must be %s or %s, or %s for a workload that asks for itself", proviso.TokenTypeJWT, proviso.TokenTypeIDToken, proviso.TokenTypeJWTSVID)
 	}
 	switch {
 	case f.actorToken == "" && f.actorTokenType != "":
@@ -164,6 +167,10 @@ func (f *form) checkTokens() error {
 		return requestRefusal(proviso.CodeTokenTypeUnsupported, "actor_token_type must be %s, for a runner's JWT-SVID, or one of %s",
 			proviso.TokenTypeJWT, strings.Join(slices.Sorted(maps.Keys(proviso.EvidenceKinds)), ", "))
 	}
+	return f.checkRequested()
+}
+
+func (f *form) checkRequested() error {
 	switch f.requestedType {
 	case "", proviso.TokenTypeAccessToken, proviso.TokenTypeJWT, proviso.TokenTypeX509:
 		return nil

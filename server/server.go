@@ -191,6 +191,8 @@ type Parts struct {
 	Algorithms []string
 	// Log serves checkpoint and hash tiles below /log/; Entries the entries too.
 	Log, Entries http.Handler
+	// Workloads: some deployed workloads may ask for themselves, without a job.
+	Workloads bool
 	// CA is the PEM certificate of the authority for kind x509; nil without one.
 	CA func() []byte
 	// Bundle is the bundle of the broker's own trust domain, and how often others

@@ -45,7 +45,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	defer s.parts.Metrics.inFlight.Dec()
 	issued, err := s.parts.Broker.Exchange(ctx, req)
 	if err != nil {
-		s.refuse(w, begun, err)
+		s.refuseClient(w, begun, err, req.ClientAuth)
 		return
 	}
 	s.parts.Metrics.granted(req.Grant, time.Since(begun))
@@ -60,9 +60,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 // answerBuffers are reused: an answer with its receipt has several kilobytes.
 var answerBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 12<<10); return &b }}
 
-// readRequest reads what is declared and shown. The handshake has proved that
-// the caller holds the key of its TLS client certificate; nothing else is
-// proved yet.
+// readRequest reads what is declared and shown.
 func (s *Server) readRequest(r *http.Request) (broker.Request, error) {
 	if r.Header.Get("Authorization") != "" {
 		return broker.Request{}, requestRefusal(proviso.CodeClientAuthUnsupported,
@@ -77,8 +75,8 @@ func (s *Server) readRequest(r *http.Request) (broker.Request, error) {
 		RequestedType: f.requestedType, CSR: []byte(f.csr), URL: s.config.URL + "/token",
 		Evidence: f.evidence(),
 	}
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		req.Evidence.Certificates = r.TLS.PeerCertificates
+	if err := f.authenticate(r, &req); err != nil {
+		return broker.Request{}, err
 	}
 	proofs := r.Header.Values("DPoP")
 	if len(proofs) > 1 {
@@ -92,6 +90,12 @@ func (s *Server) readRequest(r *http.Request) (broker.Request, error) {
 
 // refuse writes a "no". The cause in Refusal.Err is for the log, never for here.
 func (s *Server) refuse(w http.ResponseWriter, begun time.Time, err error) {
+	s.refuseClient(w, begun, err, false)
+}
+
+// refuseClient is refuse for who authenticated as an OAuth client: that its SVID
+// is no good is then an error of its own (RFC 6749 section 5.2).
+func (s *Server) refuseClient(w http.ResponseWriter, begun time.Time, err error, client bool) {
 	refusal := proviso.AsRefusal(err, proviso.StageRequest, proviso.CodeInternal)
 	var decision, grant string
 	var out *broker.Refused
@@ -100,6 +104,9 @@ func (s *Server) refuse(w http.ResponseWriter, begun time.Time, err error) {
 	}
 	s.parts.Metrics.refused(grant, refusal.Stage, refusal.Code, time.Since(begun))
 	a := answerFor(refusal.Code)
+	if client && a == badRequest && refusal.Stage == proviso.StageRunner {
+		a = badClient
+	}
 	body, _ := json.Marshal(proviso.TokenError{
 		Error: a.oauth, Description: refusal.Public, Decision: decision,
 		Stage: refusal.Stage, Code: refusal.Code, Reasons: refusal.Reasons,

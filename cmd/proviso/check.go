@@ -74,6 +74,7 @@ func (c *Config) check() []problem {
 	for _, p := range runner.Check(c.runnerConfigs()) {
 		add("runners"+p.Path, "%s", p.Message)
 	}
+	out = append(out, c.checkCallers()...)
 	for i, r := range c.Runners {
 		if r.Platform != nil && r.Platform.Issuer != "" && !slices.Contains(c.issuerNames(), r.Platform.Issuer) {
 			add(fmt.Sprintf("runners[%d].platform.issuer", i), "is %q, and no issuer has that name: nobody's word would count", r.Platform.Issuer)
@@ -131,6 +132,11 @@ func (c *Config) checkGrants() []problem {
 		for _, p := range g.Validate(name) {
 			out = append(out, problem{path: strings.TrimSuffix("grants."+name+"."+p.Path, "."), message: p.Message})
 		}
+		for i, from := range g.Callers {
+			if j := slices.IndexFunc(c.Runners, func(r runner.Config) bool { return r.Name == from }); j < 0 || len(c.Runners[j].Callers) == 0 {
+				out = append(out, problem{path: fmt.Sprintf("grants.%s.callers[%d]", name, i), message: fmt.Sprintf("is %q, and no entry under runners has that name and callers", from)})
+			}
+		}
 		for i, from := range g.RunnerFrom {
 			if !slices.Contains(c.runnerNames(), from) {
 				out = append(out, problem{path: fmt.Sprintf("grants.%s.runner_from[%d]", name, i), message: fmt.Sprintf("is %q, and no entry under runners has that name", from)})
@@ -141,6 +147,24 @@ func (c *Config) checkGrants() []problem {
 		}
 		if g.Runner == "none" || g.Runner == "optional" {
 			out = append(out, problem{"grants." + name + ".runner", fmt.Sprintf("is %s: a stolen job token works on any machine", g.Runner), true})
+		}
+	}
+	return out
+}
+
+// checkCallers finds what callers and issuers must not have in common, and what
+// deserves a thought.
+func (c *Config) checkCallers() []problem {
+	var out []problem
+	for i, r := range c.Runners {
+		if len(r.Callers) > 0 && slices.Contains(c.issuerNames(), r.Name) {
+			out = append(out, problem{path: fmt.Sprintf("runners[%d].name", i), message: fmt.Sprintf("is %q, which is an issuer's name too: credentials name who asked by it", r.Name)})
+		}
+		for j, caller := range r.Callers {
+			if caller.Replay == identity.ReplayOff {
+				out = append(out, problem{fmt.Sprintf("runners[%d].callers[%d].replay", i, j),
+					"a JWT-SVID may be used any number of times until it expires; leave replay out, or let the workload ask by mutual TLS", true})
+			}
 		}
 	}
 	return out

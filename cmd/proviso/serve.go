@@ -195,13 +195,13 @@ func (r *running) openFlow(ctx context.Context) error {
 	r.parts.Tracer = tracer
 	r.parts.Proofs = pass.NewProofChecker(pass.ProofConfig{Nonce: pass.NonceAtStart, Stage: proviso.StageRequest})
 	r.parts.IssuerRate = c.Server.WithDefaults().Limits.IssuerRate
-	if r.broker, err = broker.New(r.parts, grants, c.issuerNames()); err != nil {
+	if r.broker, err = broker.New(r.parts, grants, append(c.issuerNames(), r.parts.Runners.CallerEntries()...)); err != nil {
 		return err
 	}
 	metrics := server.NewMetrics(version())
 	measure(metrics, r.broker, r.log, r.parts.Policies, r.identities)
 	r.server, err = server.New(c.Server, server.Parts{
-		Broker: r.broker, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM, Bundle: r.publishedBundle(),
+		Broker: r.broker, Workloads: len(r.parts.Runners.CallerEntries()) > 0, JWKS: keys.JWKS, Algorithms: algorithmNames(), CA: authority.CertificatePEM, Bundle: r.publishedBundle(),
 		Log: audit.Handler(r.db, false), Entries: audit.Handler(r.db, true), Proofs: r.parts.Proofs,
 		Challenge: r.parts.Runners.Challenge,
 		Ready:     func() error { return r.log.Status().Err },
