@@ -108,7 +108,7 @@ func parseRemote(url string) repository {
 		}
 	} else if m := remoteSCP.FindStringSubmatch(url); m != nil {
 		host, slug = strings.ToLower(m[1]), m[2]
-	} else {
+	} else if !strings.HasPrefix(url, "/") && !strings.HasPrefix(url, ".") {
 		slug = url
 	}
 	slug = strings.TrimSuffix(strings.Trim(slug, "/"), ".git")

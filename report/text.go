@@ -58,7 +58,7 @@ func (opt TextOptions) defaults(inv *inventory.Inventory) TextOptions {
 	case opt.Lines < 0:
 		opt.Height = 0
 	case opt.Height > 0:
-		last := tailLines
+		last := tailLines + endLines(inv)
 		if len(inv.Suppressed) > 0 {
 			last += 2
 		}
@@ -379,6 +379,7 @@ func (t *textTree) sums(inv *inventory.Inventory) {
 	if unread+len(inv.Unresolved) > 0 {
 		fmt.Fprintf(t.out, "\nNot seen: %s not wholly read, %s defined elsewhere (json has them).\n", plural(unread, "file"), plural(len(inv.Unresolved), "part"))
 	}
+	t.ends(inv)
 	if len(inv.Findings) == 0 {
 		return
 	}

@@ -151,7 +151,10 @@ func (c *Condition) one(want, has string) Answer {
 			}
 			return No
 		}
-		// What only a run can tell: try the usual values before giving up.
+		// What only a run can tell: what the expression says at large can rule it out; else the usual values are tried.
+		if g := globOf(want); !strings.ContainsAny(g, `|?+{}()[]^$\`) && !overlap(g, has) {
+			return No
+		}
 		for _, try := range []string{"main", "master", "v1.0.0", "1", "production"} {
 			if re.MatchString(strings.ReplaceAll(has, "*", try)) {
 				return Yes

@@ -42,6 +42,8 @@ func TestAccepts(t *testing.T) {
 		"regex finds":               {one("repository", Regex, "shop"), Yes},
 		"regex of another":          {one("repository", Regex, "^evil/"), No},
 		"regex over many":           {one("branchy", Regex, "^refs/heads/release-[0-9]+$"), Unknown},
+		"regex that rules it out":   {one("branchy", Regex, `^refs/tags/v[0-9]+\.[0-9]+$`), No},
+		"regex with alternatives":   {one("branchy", Regex, "^refs/tags/x$|^refs/heads/zz-[0-9]+$"), Unknown},
 		"broken regex":              {one("repository", Regex, "("), Unknown},
 		"unknown claim":             {one("repository_id", Exact, "7"), Unknown},
 		"absent claim":              {one("environment", Exact, "production"), No},
