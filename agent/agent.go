@@ -39,7 +39,10 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/proviso-ci/proviso/evidence"
 )
@@ -174,6 +177,9 @@ type Agent struct {
 	tokens    map[string]jwt   // JWT-SVIDs by workload and audience
 	changed   chan struct{}    // closed at each change, then replaced
 
+	callersLog *rate.Limiter // of log lines that callers bring about
+	unsaid     atomic.Int64
+
 	wake       chan struct{} // there is something to do before its time
 	tokenSlots chan struct{}
 	usedToken  [32]byte // hash of the join token that was tried last
@@ -185,7 +191,7 @@ func New(cfg Config, logger *slog.Logger) (*Agent, error) {
 		return nil, fmt.Errorf("%s: %s", problems[0].Path, problems[0].Message)
 	}
 	a := &Agent{cfg: cfg, log: logger, now: time.Now, workloads: map[string]*svid{}, tokens: map[string]jwt{},
-		changed: make(chan struct{}), wake: make(chan struct{}, 1), tokenSlots: make(chan struct{}, maxTokenRequests)}
+		changed: make(chan struct{}), callersLog: rate.NewLimiter(1, 20), wake: make(chan struct{}, 1), tokenSlots: make(chan struct{}, maxTokenRequests)}
 	var err error
 	if a.broker, err = newBrokerClient(cfg.Broker, cfg.CA); err != nil {
 		return nil, err

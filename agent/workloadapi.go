@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
@@ -32,7 +33,7 @@ const (
 // serve serves the SPIFFE Workload API until ctx ends.
 func (a *Agent) serve(ctx context.Context, listener *net.UnixListener) error {
 	d := &doorkeeper{UnixListener: listener, users: map[uint32]int{}, refused: func(err error) {
-		a.log.Warn("a connection to the Workload API was closed", "error", err)
+		a.warn("a connection to the Workload API was closed", "error", err)
 	}}
 	server := grpc.NewServer(grpc.Creds(peers{}), grpc.UnaryInterceptor(a.guardUnary), grpc.StreamInterceptor(a.guardStream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(5*time.Second))
@@ -44,6 +45,19 @@ func (a *Agent) serve(ctx context.Context, listener *net.UnixListener) error {
 		return nil
 	}
 	return err
+}
+
+// warn logs what a caller brought about: so much of it that nobody can fill the
+// operator's log, and the number of what was left out.
+func (a *Agent) warn(message string, args ...any) {
+	if !a.callersLog.Allow() {
+		a.unsaid.Add(1)
+		return
+	}
+	if n := a.unsaid.Swap(0); n > 0 {
+		args = append(args, "left_out_before", n)
+	}
+	a.log.Warn(message, args...)
 }
 
 // guard demands the metadata that no browser and no forwarded request can send
@@ -107,14 +121,14 @@ func (a *Agent) view(ctx context.Context, method string) (*view, error) {
 	for _, w := range a.cfg.Workloads {
 		is, err := c.is(w)
 		if err != nil {
-			a.log.Warn("a caller of the Workload API can't be told", "workload", w.Name, "pid", c.pid, "uid", c.uid, "error", err)
+			a.warn("a caller of the Workload API can't be told", "workload", w.Name, "pid", c.pid, "uid", c.uid, "error", err)
 		} else if is {
 			v.names = append(v.names, w.Name)
 		}
 	}
 	if len(v.names) == 0 {
 		_, program, _ := c.program()
-		a.log.Warn("an unregistered process asked for an SVID", "method", method, "pid", c.pid, "uid", c.uid, "gid", c.gid, "program", program)
+		a.warn("an unregistered process asked for an SVID", "method", method, "pid", c.pid, "uid", c.uid, "gid", c.gid, "program", program)
 		return nil, errNoIdentity
 	}
 	a.mu.Lock()
@@ -205,7 +219,8 @@ func (w *workloadAPI) FetchJWTSVID(ctx context.Context, req *workload.JWTSVIDReq
 		return nil, err
 	}
 	// Each of several audiences could show the token to the others as its own.
-	if len(req.Audience) != 1 || req.Audience[0] == "" || len(req.Audience[0]) > maxAudience {
+	plain := func(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) }
+	if len(req.Audience) != 1 || req.Audience[0] == "" || len(req.Audience[0]) > maxAudience || !plain(req.Audience[0]) {
 		return nil, status.Error(codes.InvalidArgument, "exactly one audience must be specified")
 	}
 	resp := &workload.JWTSVIDResponse{}
