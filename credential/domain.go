@@ -273,8 +273,11 @@ func (d *Domain) readBundle() (document.Value, error) {
 		return document.Value{}, err
 	}
 	doc, err := document.Parse(data, document.Limits{Bytes: 1 << 20, Depth: 8, Members: 16384})
-	if _, ok := doc.Get("spiffe_sequence").Integer(); err != nil || !ok {
-		return document.Value{}, fmt.Errorf("%s is not the bundle that was published last; restore it from a backup, so that its spiffe_sequence never falls (%v)", bundleFile, err)
+	if _, ok := doc.Get("spiffe_sequence").Integer(); err == nil && !ok {
+		err = errors.New("it has no spiffe_sequence")
+	}
+	if err != nil {
+		return document.Value{}, fmt.Errorf("%s is not the bundle that was published last; restore it from a backup, so that its spiffe_sequence never falls: %w", bundleFile, err)
 	}
 	return doc, nil
 }

@@ -170,4 +170,3 @@ func replaceOnce(t *testing.T, text, old, change string) string {
 	}
 	return strings.Replace(text, old, change, 1)
 }
-

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -128,7 +129,7 @@ func (f *ownFleet) exec(program string) (int, string) {
 	cmd := exec.Command(program, "exec", "--broker", f.url, "--ca", filepath.Join(f.dir, "web.pem"), "--grant", "deploy", "--", "true")
 	cmd.Env = append(append(os.Environ(), env...), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(f.machine, "agent.sock"), "XDG_RUNTIME_DIR="+f.dir)
 	out, err := cmd.CombinedOutput()
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		return exit.ExitCode(), string(out)
 	}
 	noError(f.t, err)
