@@ -44,10 +44,10 @@ func (d *draft) via() Via {
 		return ViaNone
 	case m.platform:
 		return ViaPlatform
+	case !issues(d.group.ci):
+		return ViaNone // the platform signs no identity for its jobs: nobody could verify one
 	case !m.direct || d.through():
 		return ViaProviso
-	case !issues(d.group.ci):
-		return ViaNone // the platform signs no identity for its jobs
 	}
 	return ViaDirect
 }

@@ -44,8 +44,17 @@ func (d *draft) federation() *federation {
 	case inventory.CircleCI:
 		org := strings.TrimPrefix(i.url, "https://oidc.circleci.com/org/")
 		f.audience = org
-		f.subjects, f.like = []string{"org/" + org + "/project/" + id + "/user/*"}, true
-		d.note("CircleCI's subject names the project and the person, not the branch: limit the context or the job's filters, or use --route proviso.")
+		// The second form of the token, which says where the code is from: builds of forks have another origin.
+		head := "org/" + org + "/project/" + id + "/user/*/vcs-origin/"
+		for _, s := range d.trusts {
+			if d.repo.sure && s.kind != "environment" {
+				f.subjects = append(f.subjects, head+d.repo.host+"/"+d.item.Repository+"/vcs-ref/"+strings.TrimPrefix(s.claim(), "ref:"))
+			}
+		}
+		if f.like = true; len(f.subjects) == 0 {
+			f.subjects = []string{head + nobody}
+		}
+		d.note("CircleCI can't tell a run from a person on the machine (rerun with SSH); policy can, by --route proviso.")
 	case inventory.Buildkite:
 		slugs := d.p.ask("buildkite_pipeline", d.item.Repository, "The organisation and pipeline of "+d.item.Repository+" on Buildkite, as organization:ORG:pipeline:PIPELINE.", "the pipeline's URL: buildkite.com/ORG/PIPELINE")
 		f.audience = "sts.amazonaws.com"

@@ -34,6 +34,7 @@ type ghJob struct {
 	node     *yaml.Node
 	stepsKey *yaml.Node
 	steps    []*yaml.Node
+	forgejo  bool // has another switch for identity tokens, and no scopes
 	everyRun bool // the steps that use the secret run under several conditions
 }
 
@@ -278,6 +279,9 @@ func (j *ghJob) sameCondition(uses []ghUse) error {
 
 // permit makes sure that the job's token has some scopes, and takes none away.
 func (j *ghJob) permit(scopes ...[2]string) error {
+	if j.forgejo {
+		return j.openIDConnect()
+	}
 	key, p := find(j.node, "permissions")
 	if key != nil {
 		return j.widen(key, p, scopes)
@@ -318,6 +322,22 @@ func (j *ghJob) permit(scopes ...[2]string) error {
 		return nil
 	}
 	return j.addPermissions(all)
+}
+
+// openIDConnect lets a job of Forgejo's have identity tokens.
+func (j *ghJob) openIDConnect() error {
+	const name = "enable-openid-connect"
+	if text(value(j.node, name)) == "true" || text(value(j.f.root, name)) == "true" {
+		return nil
+	}
+	if k, _ := find(j.node, name); k != nil {
+		return no(k, "the job says %s: %s", name, oneLine(text(value(j.node, name))))
+	}
+	key, _ := find(j.node, "runs-on")
+	if key == nil {
+		return no(j.node, "the job has no runs-on")
+	}
+	return j.f.addIndented(key, name+": true")
 }
 
 var scopeName = regexp.MustCompile(`^[a-z-]{1,40}$`)

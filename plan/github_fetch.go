@@ -52,10 +52,8 @@ func k0(m *yaml.Node) *yaml.Node { return m.Content[0] }
 // ghOctoSTS exchanges the job's identity for a token of a GitHub App, limited
 // by the policy that the target repository keeps.
 func ghOctoSTS(j *ghJob, d *draft) error {
-	if d.repo.name == "" {
-		return no(j.node, "the repository's name is not known, and the token has to be asked for by name")
-	}
-	return ghExchanged(j, d, "octo-sts/action@v1.0.0", "token", "scope: "+d.repo.name, "identity: "+d.item.ID)
+	d.note("The token is for the repository that the job runs in; where the old one was used for another, write that one's name as scope.")
+	return ghExchanged(j, d, "octo-sts/action@v1.0.0", "token", "scope: ${{ github.repository }}", "identity: "+d.item.ID)
 }
 
 // ghFetch asks Proviso, shows its token to the secrets manager, and hands the

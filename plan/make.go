@@ -178,7 +178,7 @@ func (p *planner) complete(d *draft) {
 	d.subjects()
 	d.patches()
 	d.grant()
-	if d.method.target != nil && d.item.Via != ViaPlatform {
+	if d.method.target != nil && (d.item.Via == ViaDirect || d.item.Via == ViaProviso) {
 		d.method.target(d)
 	}
 	d.steps()

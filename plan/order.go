@@ -58,6 +58,9 @@ func (d *draft) rate() {
 	if len(jobs) > 5 {
 		effort++
 	}
+	if !issues(d.item.CI) && !d.method.platform {
+		effort = 9
+	}
 	d.item.Effort = min(max(effort, 1), 10)
 	d.item.Why = fmt.Sprintf("reach %s, opens %s (%d of 10), in %s; effort %d of 10",
 		strings.ReplaceAll(string(d.item.Reach), "_", " "), oneLine(d.item.Resource.Kind), weight(d.item.Resource.Kind), plural(len(jobs), "job"), d.item.Effort)

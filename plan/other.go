@@ -149,6 +149,7 @@ func awsExport(secrets []string) *regexp.Regexp {
 func (d *draft) awsCommands(token string, flags ...string) []string {
 	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
 	out := []string{
+		"set -e # nothing after a refusal",
 		"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",
 		`export AWS_ROLE_ARN="` + role + `" AWS_ROLE_SESSION_NAME=` + d.item.ID,
 		`AWS_WEB_IDENTITY_TOKEN_FILE="$(mktemp)"`,
@@ -166,7 +167,7 @@ func (d *draft) fetchCommands(flags ...string) []string {
 	d.provisoURL()
 	d.shared("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")
 	d.note("This platform masks only what it holds itself: see that no command of the job prints the value.")
-	return append(d.fetchScript(flags...), "export "+d.item.Secrets[0]+`="$value"`)
+	return append(append([]string{"set -e # nothing after a refusal"}, d.fetchScript(flags...)...), "export "+d.item.Secrets[0]+`="$value"`)
 }
 
 // gitlabFile is a .gitlab-ci.yml.
@@ -264,6 +265,9 @@ func (f gitlabFile) idToken(node *yaml.Node, name, aud string) error {
 	if key != nil {
 		if err := f.block(have, "id_tokens"); err != nil {
 			return err
+		}
+		if text(value(value(have, name), "aud")) == aud {
+			return nil
 		}
 		if value(have, name) != nil {
 			return no(have, "there is an id token %s already", name)

@@ -43,12 +43,19 @@ func (f bitbucketFile) oidc(step *yaml.Node, d *draft) error {
 	switch {
 	case key != nil && text(val) == "true" && !d.asks:
 		return nil
+	case key != nil && d.asks && isList(value(val, "audiences"), "$PROVISO_URL"):
+		return nil
 	case key != nil:
 		return no(key, "the step has an oidc setting already")
 	case d.asks:
 		return f.addEntry(k0(step), "oidc:", "  audiences:", "    - $PROVISO_URL")
 	}
 	return f.addEntry(k0(step), "oidc: true")
+}
+
+// isList reports whether a list holds exactly one text.
+func isList(n *yaml.Node, only string) bool {
+	return n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 1 && n.Content[0].Value == only
 }
 
 func (f bitbucketFile) aws(script *scriptList, d *draft) error {

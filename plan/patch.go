@@ -83,15 +83,9 @@ func (d *draft) patchFile(file string, ids []string) (diff string, added, remove
 			}
 		}
 	}
-	if d.method.manual != "" {
-		all(errors.New(d.method.manual))
+	if err := d.beyondPatches(); err != nil {
+		all(err)
 		return "", 0, 0, why
-	}
-	for _, n := range d.names() {
-		if !variableName.MatchString(n) {
-			all(fmt.Errorf("%s is a set or an unusual name, so the file doesn't say which value the job takes from it", oneLine(n)))
-			return "", 0, 0, why
-		}
 	}
 	before, err := d.p.read(d.repo.tree, file)
 	if err != nil {
@@ -134,6 +128,36 @@ func (d *draft) patchFile(file string, ids []string) (diff string, added, remove
 	}
 }
 
+// beyondPatches says why nothing of the item can be patched, nil when something can.
+func (d *draft) beyondPatches() error {
+	if d.method.manual != "" {
+		return errors.New(d.method.manual)
+	}
+	if d.item.CI == inventory.Tekton || d.item.CI == inventory.Argo {
+		return errors.New("the identity of such a job is its pod's service account, by a projected token with the target's audience; which account that is, is not for a patch to say")
+	}
+	if !issues(d.item.CI) && !d.method.platform {
+		return fmt.Errorf("%s signs no identity for its jobs, so nothing that a job could show stands in for the secret", d.item.CI)
+	}
+	if !patchable(d.item.CI) {
+		return fmt.Errorf("no pattern of %s is known that a patch could follow without guessing", d.item.CI)
+	}
+	for _, n := range d.names() {
+		switch {
+		case strings.HasPrefix(n, "context:"), strings.HasPrefix(n, "group:"):
+			return fmt.Errorf("%s is a set of values, and the file doesn't say which of them the job takes", oneLine(n))
+		case !variableName.MatchString(n):
+			return fmt.Errorf("%s is an unusual name, which a patch should not repeat", oneLine(n))
+		}
+	}
+	return nil
+}
+
+// patchable reports whether pipelines of a platform are edited here.
+func patchable(ci inventory.CI) bool {
+	return slices.Contains([]inventory.CI{inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.Bitbucket, inventory.CircleCI, inventory.Buildkite}, ci)
+}
+
 // edit makes the edits for some jobs of a pipeline.
 func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error) {
 	errs := make(map[string]error)
@@ -143,15 +167,13 @@ func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error)
 		}
 		return nil, errs
 	}
-	if d.item.Via == ViaProviso || slices.Contains([]string{"aws", "gcp", "azure", "vault", "octo-sts"}, d.method.name) {
-		for _, id := range ids {
-			if slices.Contains(d.strangers, job{file, id}) {
-				errs[id] = errors.New("no branch and no environment could be read that a trust or a policy could name, so the patched job would be refused everywhere; name them in the pipeline, and plan again")
-			}
+	for _, id := range ids {
+		if err := d.unknownJob(job{file, id}); err != nil {
+			errs[id] = err
 		}
-		if len(errs) > 0 {
-			return nil, errs
-		}
+	}
+	if len(errs) > 0 {
+		return nil, errs
 	}
 	settings := make(map[string]string)
 	for k, v := range d.settings {
@@ -159,9 +181,9 @@ func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error)
 	}
 	var out *doc
 	switch d.item.CI {
-	case inventory.GitHub:
-		if d.method.github == nil {
-			return fail(errors.New("there is no patch for this"))
+	case inventory.GitHub, inventory.Forgejo:
+		if d.method.github == nil || d.item.CI == inventory.Forgejo && !d.method.fetch {
+			return fail(fmt.Errorf("for %s there are steps, and no patch, for this", d.item.CI))
 		}
 		f, err := openGitHub(before)
 		if err != nil {
@@ -171,9 +193,7 @@ func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error)
 		for _, id := range ids {
 			j, err := f.job(id)
 			if err == nil {
-				err = d.pullRequests(j)
-			}
-			if err == nil {
+				j.forgejo = d.item.CI == inventory.Forgejo
 				err = d.method.github(j, d)
 			}
 			if err != nil {
@@ -198,17 +218,21 @@ func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error)
 	return out, errs
 }
 
-// pullRequests refuses a job that uses the secret in runs of pull requests too:
-// those of forks have no identity, and whether the others may have the
-// credential is not for a patch to say.
-func (d *draft) pullRequests(j *ghJob) error {
+// unknownJob refuses a job that uses the secret in runs of pull requests too
+// (those of forks have no identity, and whether the others may have the
+// credential is not for a patch to say), and one of which nothing is known that
+// a trust could name.
+func (d *draft) unknownJob(j job) error {
 	if d.item.Via == ViaPlatform || d.method.name == "codecov" {
 		return nil
 	}
 	for _, p := range d.group.paths {
-		if p.Job == j.id && slices.Contains(p.Reach.Events, "pull_request") {
-			return &whyNot{p.Line, "the job uses the secret in pull requests too: those of forks have neither secret nor identity, and whether the others may have the credential is for you to say; give the step the condition if: github.event_name != 'pull_request', or the job a trigger of its own, and plan again"}
+		if p.Job == j.id && p.File == j.file && (slices.Contains(p.Reach.Events, "pull_request") || slices.Contains(p.Reach.Events, "merge_request")) {
+			return &whyNot{p.Line, "the job uses the secret in pull requests too: those of forks have neither secret nor identity, and whether the others may have the credential is for you to say; give the step a condition that leaves pull requests out, or the job a trigger of its own, and plan again"}
 		}
+	}
+	if slices.Contains(d.strangers, j) && (d.item.Via == ViaProviso || slices.Contains([]string{"aws", "gcp", "azure", "vault", "octo-sts"}, d.method.name)) {
+		return errors.New("no branch and no environment could be read that a trust or a policy could name, so the patched job would be refused everywhere; name them in the pipeline, and plan again")
 	}
 	return nil
 }

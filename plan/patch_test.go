@@ -41,7 +41,7 @@ func TestPatchesApplyAndDoWhatTheySay(t *testing.T) {
 				}
 				validYAML(t, dir)
 				diff := git(t, dir, "diff", "--no-color")
-				if patched == 0 && name != "azure" && (name != "buildkite" || route == Direct) {
+				if patched == 0 && name != "azure" && name != "jenkins" && (name != "buildkite" || route == Direct) {
 					t.Error("no item has a patch")
 				}
 				golden(t, name+"."+string(route)+".diff", diff)
@@ -101,6 +101,9 @@ func isStatic(p *inventory.Path) bool {
 func validYAML(t *testing.T, dir string) {
 	t.Helper()
 	for _, f := range strings.Fields(git(t, dir, "ls-files")) {
+		if ext := filepath.Ext(f); ext != ".yml" && ext != ".yaml" {
+			continue
+		}
 		data, err := os.ReadFile(filepath.Join(dir, f))
 		if err != nil {
 			t.Fatal(err)
@@ -194,6 +197,47 @@ func TestAForeignInventoryReadsNothingOutside(t *testing.T) {
 		}
 		if why := p.Items[0].Manual[0].Why; !strings.Contains(why, "can't be opened") {
 			t.Errorf("%s: %s", file, why)
+		}
+	}
+}
+
+// A patch that does something else than it says is not shown: the scan of the
+// patched text is what decides, not the code that made it.
+func TestAWrongPatchIsNotShown(t *testing.T) {
+	right := methods["pypi"].github
+	defer func() { methods["pypi"].github = right }()
+	for name, c := range map[string]struct {
+		patch func(*ghJob, *draft) error
+		want  string
+	}{
+		"changes nothing": {func(j *ghJob, _ *draft) error { j.f.edits.put(0, 0, "# nothing"); return nil }, "would still use PYPI_API_TOKEN"},
+		"adds no identity": {func(j *ghJob, d *draft) error {
+			u := j.uses(d.names())[0]
+			return j.f.dropEntries(u.mapKey, u.m, "user", "password")
+		}, "does not see the new way"},
+		"takes another secret out": {func(j *ghJob, d *draft) error {
+			for i, s := range j.f.text {
+				if strings.Contains(s, "secrets.NPM_TOKEN") {
+					j.f.edits.put(i, i+1)
+				}
+			}
+			return right(j, d)
+		}, "another access path"},
+		"breaks the YAML": {func(j *ghJob, d *draft) error { j.f.edits.put(0, 0, "a: ["); return right(j, d) }, "could not be read again"},
+		"meets itself": {func(j *ghJob, d *draft) error {
+			j.f.edits.put(0, 3, "x: y")
+			j.f.edits.put(1, 2, "z: y")
+			return nil
+		}, "two changes meet"},
+	} {
+		methods["pypi"].github = c.patch
+		p := planOf(t, clone(t, "github"), Options{Only: []string{"PYPI_API_TOKEN"}})
+		it := p.Items[0]
+		if it.Patch != nil || len(it.Manual) != 1 || !strings.Contains(it.Manual[0].Why, c.want) {
+			t.Errorf("a patch that %s: patch %v, %+v; want %q", name, it.Patch, it.Manual, c.want)
+		}
+		if len(it.Proof) == 0 || len(it.Deletion) == 0 || it.Trust == nil {
+			t.Errorf("a patch that %s: the rest of the item is missing", name)
 		}
 	}
 }

@@ -85,6 +85,10 @@ func (t *textPlan) head() {
 			t.line("")
 			t.bold("First, once:")
 		}
+		if more := len(t.plan.Foundations) - i; i >= 5 && more > 1 && !t.opt.All {
+			t.line("  … and %d more", more)
+			break
+		}
 		t.line("  %s (for %s)", oneLine(f.Title), plural(len(f.NeededBy), "item"))
 	}
 }

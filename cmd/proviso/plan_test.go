@@ -58,7 +58,7 @@ func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-var planFixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure", "hostile"}
+var planFixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure", "forgejo", "jenkins", "hostile"}
 
 // The configuration that plan writes passes config check once its variables are
 // set, and its policies load and pass their own tests; until then check names
