@@ -60,6 +60,8 @@ var onlyIn = []struct {
 	{"modernc.org/sqlite", []string{"store", "bench"}, "one place knows how things are stored"},
 	{"github.com/goccy/go-yaml", []string{"cmd/proviso", "bench"}, "only the command reads the configuration file"},
 	{"github.com/spf13/cobra", []string{"cmd/proviso", "bench"}, "only the command has a command line"},
+	{"github.com/zricethezav/gitleaks/v8/config", []string{"inventory"}, "one place sees values of secrets, and keeps none"},
+	{"github.com/zricethezav/gitleaks/v8/detect", []string{}, "its rules are used as data; its detector reads archives and watches files"},
 	{"net/http/httptest", []string{}, "a test's server is a test's matter"},
 }
 
