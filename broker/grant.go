@@ -68,6 +68,11 @@ type Grant struct {
 	Policy   string
 	Offer    *credential.Offer
 
+	demands
+}
+
+// demands are a grant's on who asks, and from where.
+type demands struct {
 	runner    string
 	from      []string // entries that the runner may be of; nil is all
 	assurance int
@@ -125,11 +130,18 @@ func NewGrant(name string, c GrantConfig, minter *credential.Minter) (*Grant, er
 	if c.Resource.Name == "" {
 		c.Resource.Name = name
 	}
-	if c.Runner == "" {
-		c.Runner = required
-	}
-	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, runner: c.Runner, from: c.RunnerFrom, callers: c.Callers,
-		assurance: cmp.Or(c.Assurance, defaultAssurance)}, nil
+	return &Grant{Name: name, Resource: c.Resource, Policy: c.Policy, Offer: offer, demands: c.demands()}, nil
+}
+
+func (c GrantConfig) demands() demands {
+	return demands{runner: cmp.Or(c.Runner, required), from: c.RunnerFrom, callers: c.Callers,
+		assurance: cmp.Or(c.Assurance, defaultAssurance)}
+}
+
+// Accepts says what the grant would say of a runner, before any policy: nil if it
+// would do. It is for doctor; the flow asks the grant.
+func (c GrantConfig) Accepts(job identity.Job, run runner.Runner) error {
+	return c.demands().accepts(job, run)
 }
 
 func isName(s string) bool {
@@ -156,7 +168,7 @@ const (
 // accepts holds the grant's demands on who asks and on the runner. A workload
 // that asks for itself is proved by its own SVID and has no runner; where the
 // grant wants a job that is bound, it has to hold the SVID's key.
-func (g *Grant) accepts(job identity.Job, run runner.Runner) error {
+func (g demands) accepts(job identity.Job, run runner.Runner) error {
 	if id := job.Identity(); id.Kind == identity.KindSPIFFE {
 		switch {
 		case !slices.Contains(g.callers, job.Issuer()):

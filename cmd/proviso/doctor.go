@@ -20,30 +20,36 @@ import (
 	"github.com/proviso-ci/proviso/client"
 	"github.com/proviso-ci/proviso/facts"
 	"github.com/proviso-ci/proviso/identity"
-	"github.com/proviso-ci/proviso/internal/jose"
 	"github.com/proviso-ci/proviso/policy"
 	"github.com/proviso-ci/proviso/runner"
 )
 
 func newDoctorCommand() *cobra.Command {
 	var file, brokerURL string
+	var asRunner bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at everything that a broker, or a job, depends on, and say what is wrong",
 		Long: `With --config, looks at what the broker of that file depends on: each issuer's
 keys over the network, trust bundles, policies and their tests, the sources of
 facts, the store, the clock, certificates. Without, looks at what a job depends
-on: where its CI platform's token comes from, the runner's Workload API, the
-broker. It changes nothing and prints no secret. The exit code is 1 if
+on: where its CI platform's token comes from, the runner's evidence, the broker.
+With --runner and --config, on a runner's machine, says what that broker would
+make of the runner's evidence, and which grants would take it. It changes nothing and prints no secret. The exit code is 1 if
 something is wrong.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{out: cmd.OutOrStdout()}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
-			if file != "" {
+			switch {
+			case asRunner && file == "":
+				return errors.New("--runner needs --config: the file of the broker that the runner's evidence is to be held against")
+			case asRunner:
+				d.asRunner(ctx, file)
+			case file != "":
 				d.broker(ctx, file)
-			} else {
+			default:
 				d.job(ctx, brokerURL)
 			}
 			if d.wrong > 0 {
@@ -54,6 +60,7 @@ something is wrong.`,
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "a broker's configuration file")
+	cmd.Flags().BoolVar(&asRunner, "runner", false, "hold this machine's evidence against the broker's configuration")
 	cmd.Flags().StringVar(&brokerURL, "broker", os.Getenv("PROVISO_URL"), "the broker's URL, for a job (or PROVISO_URL)")
 	return cmd
 }
@@ -128,14 +135,9 @@ func (d *doctor) runners(ctx context.Context, c *Config) {
 		d.say("trust bundles", err, "")
 		return
 	}
+	defer verifier.Close()
 	verifier.Refresh(ctx)
-	for _, s := range verifier.Status() {
-		sequence := "without a sequence"
-		if s.Sequence >= 0 {
-			sequence = fmt.Sprintf("sequence %d", s.Sequence)
-		}
-		d.say("trust domain "+s.TrustDomain, s.Problem, "%d X.509 and %d JWT authorities (bundle %s, from %s)", s.X509Authorities, s.JWTAuthorities, sequence, s.Source)
-	}
+	d.domains(verifier)
 }
 
 func (d *doctor) policies(ctx context.Context, c *Config) {
@@ -268,26 +270,4 @@ func (d *doctor) job(ctx context.Context, brokerURL string) {
 	}
 	status, err := readiness(ctx, brokerURL)
 	d.say("broker", err, "%s", status)
-}
-
-// runner says what the Workload API gives this process, and until when.
-func (d *doctor) runner(ctx context.Context, audience string) {
-	socket := os.Getenv("SPIFFE_ENDPOINT_SOCKET")
-	if socket == "" {
-		d.say("runner", nil, "SPIFFE_ENDPOINT_SOCKET is not set: a grant that requires a runner would be refused")
-		return
-	}
-	svid, err := client.RunnerToken(ctx, socket, audience)
-	if err != nil {
-		d.say("runner", err, "")
-		return
-	}
-	token, err := jose.Parse(svid, jose.Profile{Typ: []string{"", "JWT", "JOSE"}})
-	if err != nil {
-		d.say("runner", fmt.Errorf("the Workload API gave a JWT-SVID that the broker would refuse: %w", err), "")
-		return
-	}
-	id, _ := token.Claims.Get("sub").Text()
-	expires, _, err := jose.Time(token.Claims, "exp")
-	d.say("runner", err, "%s until %s, from the Workload API at %s", id, expires.UTC().Format(time.RFC3339), socket)
 }
