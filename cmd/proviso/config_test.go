@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -100,6 +101,20 @@ func TestConfigCheck(t *testing.T) {
 	}
 	if *update {
 		noError(t, os.WriteFile("testdata/config/bad.txt", []byte(out.String()), 0o644))
+	}
+}
+
+// A file that nests without end is refused before it costs anything, whoever
+// wrote it.
+func TestEndlessNestingIsRefusedAtOnce(t *testing.T) {
+	for name, text := range map[string]string{
+		"lists": strings.Repeat("[", 1<<20), "mappings": strings.Repeat("{a: ", 1<<18), "dashes": strings.Repeat("- ", 1<<20),
+		"questions": strings.Repeat("? ", 1<<20), "lines of lists": strings.Repeat("[\n", 1<<20), "indentation": "a:\n" + strings.Repeat(" ", 1<<20) + "b: c",
+	} {
+		begun := time.Now()
+		if _, _, err := parseConfig("proviso.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "is nested deeper than any key") || time.Since(begun) > 5*time.Second {
+			t.Errorf("%s: %v after %s", name, err, time.Since(begun))
+		}
 	}
 }
 

@@ -28,6 +28,9 @@ type yamlFile struct {
 // type, a time without a unit are problems with their places, all of them at
 // once.
 func decode(name string, data []byte, into any) (*yamlFile, error) {
+	if line, deep := nestedTooDeep(data); deep {
+		return nil, &configErrors{name, []string{fmt.Sprintf("%s:%d:1: is nested deeper than any key of this file; write one key on a line", name, line)}}
+	}
 	tree, err := yamlparser.ParseBytes(data, 0)
 	if err != nil {
 		return nil, yamlError(name, err)
@@ -50,6 +53,31 @@ func decode(name string, data []byte, into any) (*yamlFile, error) {
 		return nil, yamlError(name, err)
 	}
 	return d, nil
+}
+
+// nestedTooDeep finds the line of a file that nests without end: the parser's time
+// grows with the square of the depth. No key of ours lies deeper than ten.
+func nestedTooDeep(data []byte) (line int, deep bool) {
+	const maxOpen, maxIndent = 64, 256
+	open := 0
+	for text := range bytes.Lines(data) {
+		line++
+		if len(text)-len(bytes.TrimLeft(text, " -?\t")) > maxIndent {
+			return line, true
+		}
+		for _, c := range text {
+			switch c {
+			case '[', '{':
+				open++
+			case ']', '}':
+				open = max(0, open-1)
+			}
+			if open > maxOpen {
+				return line, true
+			}
+		}
+	}
+	return line, false
 }
 
 // yamlError turns the parser's error into one line of ours with its place.
