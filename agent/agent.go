@@ -55,10 +55,11 @@ type Config struct {
 	// CA is a PEM file with the authorities that certify the broker's door,
 	// instead of the system's.
 	CA string `yaml:"ca,omitempty"`
-	// State is the agent's directory, for its user alone; it is made if it isn't there.
+	// State is the agent's directory; it is made if it isn't there. The runner's
+	// key lies in keys below it, for the agent's user alone.
 	State string `yaml:"state"`
-	// Socket is the path of the Workload API's socket, by default agent.sock in
-	// the directory sock below State. Jobs find it by the variable
+	// Socket is the path of the Workload API's socket, by default sock/agent.sock
+	// below State. Jobs find it by the variable
 	// SPIFFE_ENDPOINT_SOCKET=unix://PATH.
 	Socket string `yaml:"socket,omitempty"`
 	// JoinTokenFile holds the join token of "proviso runner token create". It is
