@@ -117,7 +117,7 @@ func (s *bkStep) push(a actor, line int) {
 
 // loggedIn reports whether the step has a path to a registry already.
 func (s *bkStep) loggedIn(res Resource) bool {
-	for i := range s.f.r.paths {
+	for _, i := range s.f.r.ofJob[s.at.job] {
 		p := &s.f.r.paths[i]
 		if p.Job == s.at.job && strings.HasPrefix(p.Resource.Kind, "registry/") && p.Resource.Name == res.Name {
 			return true
@@ -128,7 +128,7 @@ func (s *bkStep) loggedIn(res Resource) bool {
 
 // hasKeys reports whether the step has static keys for a cloud.
 func (s *bkStep) hasKeys(family string) bool {
-	for i := range s.f.r.paths {
+	for _, i := range s.f.r.ofJob[s.at.job] {
 		p := &s.f.r.paths[i]
 		if p.Job == s.at.job && p.Credential.Kind == StaticSecret && p.Resource.Kind == "cloud/"+family {
 			return true
@@ -163,7 +163,7 @@ func (s *bkStep) fetch(v fetched, line int) {
 }
 
 func (s *bkStep) hasVaultToken() bool {
-	for i := range s.f.r.paths {
+	for _, i := range s.f.r.ofJob[s.at.job] {
 		if p := &s.f.r.paths[i]; p.Job == s.at.job && p.Resource.Kind == "secrets-manager/vault" && p.Credential.Kind == StaticSecret {
 			return true
 		}

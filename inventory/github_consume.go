@@ -118,14 +118,18 @@ func (j *ghJob) fetch(s *ghStep, list, source string) {
 	if s.fetched == nil {
 		s.fetched = make(map[string]string)
 	}
-	var used string
-	for _, other := range j.steps {
-		used += stepText(r, other.node)
+	if j.outputs == nil {
+		var b strings.Builder
+		for _, other := range j.steps {
+			b.WriteString(stepText(r, other.node))
+		}
+		lower := strings.ToLower(b.String())
+		j.outputs = &lower
 	}
 	id := r.str(r.get(s.node, "id"))
 	for _, name := range fetchedNames(list) {
 		s.fetched[strings.ToLower(name)] = source
-		if id != "" && strings.Contains(strings.ToLower(used), strings.ToLower("steps."+id+".outputs."+name)) {
+		if id != "" && strings.Contains(*j.outputs, strings.ToLower("steps."+id+".outputs."+name)) {
 			continue
 		}
 		n := r.get(s.with, "secrets")

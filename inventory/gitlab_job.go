@@ -18,7 +18,7 @@ type glRead struct {
 	src   *source // of the value that is read at the moment
 	// tokens are the identity tokens of the job, by variable.
 	tokens map[string]*glToken
-	logins int // docker logins of the job
+	first  int // the first path of the job among those of the file
 }
 
 // glToken is one entry of id_tokens.
@@ -30,7 +30,7 @@ type glToken struct {
 }
 
 func (f *glFile) readJob(name string, e *glEntry, job *glJob) {
-	g := &glRead{f: f, name: name, job: job, src: e.src, tokens: make(map[string]*glToken)}
+	g := &glRead{f: f, name: name, job: job, src: e.src, tokens: make(map[string]*glToken), first: len(f.r.paths)}
 	g.reach = f.jobReach(job)
 	if g.reach.Events == nil && job.has("rules") && f.readRules(job.keys["rules"].node).never {
 		return // no rule ever adds the job
@@ -96,11 +96,9 @@ func (g *glRead) within(src *source, read func()) {
 	saved, savedSrc := g.f.r.src, g.src
 	g.src = src
 	// Lines are looked up in the text of the file that holds them.
-	g.f.r.src = &source{path: saved.path, repo: saved.repo, text: src.text, starts: src.starts}
+	g.f.r.src = &source{path: saved.path, repo: saved.repo, text: src.text, starts: src.starts, searched: src.searched}
 	read()
-	if src.starts == nil {
-		src.starts = g.f.r.src.starts
-	}
+	src.starts, src.searched = g.f.r.src.starts, g.f.r.src.searched
 	g.f.r.src, g.src = saved, savedSrc
 }
 
@@ -352,7 +350,7 @@ func (g *glRead) hasIdentity(a actor) bool {
 		}
 	}
 	at := g.place(StaticSecret)
-	for i := range g.f.r.paths {
+	for i := g.first; i < len(g.f.r.paths); i++ {
 		p := &g.f.r.paths[i]
 		if p.Job == at.job && p.Credential.Kind != PlatformToken && (p.Resource.Kind == "cloud/"+a.family || p.Resource.Kind == a.res.Kind) {
 			return true
@@ -419,7 +417,7 @@ func (g *glRead) environment() {
 	if name == "" {
 		return
 	}
-	for i := range g.f.r.paths {
+	for i := g.first; i < len(g.f.r.paths); i++ {
 		if p := &g.f.r.paths[i]; p.Job == g.name && p.Reach.Environment == "" {
 			p.Reach.Environment = name
 		}

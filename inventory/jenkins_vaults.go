@@ -1,7 +1,5 @@
 package inventory
 
-import ()
-
 func jkWithAWS(f *jkFile, c *gCall, ctx jkCtx) {
 	role := named(c, "role")
 	res := Resource{"cloud/aws", unknown}
@@ -65,7 +63,7 @@ func jkWithSecrets(f *jkFile, c *gCall, ctx jkCtx) {
 			}
 		}
 		if v.ident != "" && v.call == nil && depth == 1 {
-			f.open1Password(v, c, ctx)
+			f.open1Password(v, ctx)
 		}
 	}
 	for _, a := range c.args {
@@ -76,7 +74,7 @@ func jkWithSecrets(f *jkFile, c *gCall, ctx jkCtx) {
 }
 
 // open1Password follows secrets: NAME to the list that the file gives that name.
-func (f *jkFile) open1Password(v gValue, c *gCall, ctx jkCtx) {
+func (f *jkFile) open1Password(v gValue, ctx jkCtx) {
 	for _, l := range f.lists(v.ident) {
 		for _, a := range l.list {
 			if env, ref := mapValue(a.val, "envVar"), mapValue(a.val, "secretRef"); env.isStr && ref.isStr {
@@ -85,23 +83,24 @@ func (f *jkFile) open1Password(v gValue, c *gCall, ctx jkCtx) {
 			}
 		}
 	}
-	_ = c
 }
 
 // lists gives the list values that a name is assigned in the file.
 func (f *jkFile) lists(name string) []gValue {
-	var out []gValue
-	var walk func([]*gCall, int)
-	walk = func(calls []*gCall, depth int) {
-		for _, c := range calls {
-			if c.name == "=" && c.assign == name {
-				out = append(out, c.args[0].val)
-			}
-			if depth < 20 {
-				walk(c.body, depth+1)
+	if f.assigned == nil {
+		f.assigned = make(map[string][]gValue)
+		var walk func([]*gCall, int)
+		walk = func(calls []*gCall, depth int) {
+			for _, c := range calls {
+				if c.name == "=" && len(c.args) > 0 {
+					f.assigned[c.assign] = append(f.assigned[c.assign], c.args[0].val)
+				}
+				if depth < 20 {
+					walk(c.body, depth+1)
+				}
 			}
 		}
+		walk(f.calls, 0)
 	}
-	walk(parseGroovy(f.r.src.text), 0)
-	return out
+	return f.assigned[name]
 }

@@ -197,7 +197,7 @@ func (k *k8s) actors(n *node, at place) {
 
 // hasKeys reports whether a job has a credential already that a command of a cloud will take.
 func (k *k8s) hasKeys(family, job string) bool {
-	for i := range k.r.paths {
+	for _, i := range k.r.ofJob[job] {
 		p := &k.r.paths[i]
 		if p.Job == job && (p.Credential.Kind == StaticSecret || p.Credential.Kind == Federated) && (strings.HasPrefix(p.Resource.Kind, "cloud/"+family) || p.Resource.Kind == unknown || strings.HasPrefix(p.ExposedVia, "volume")) {
 			return true

@@ -20,7 +20,9 @@ type agFile struct {
 
 func readArgo(r *reader, docs []*node) {
 	for _, d := range docs {
-		if !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "argoproj.io/") {
+		if v := r.get(d, "apiVersion"); strings.HasPrefix(r.str(v), "argoproj.io/") {
+			r.version(v, "argoproj.io/v1alpha1")
+		} else {
 			continue
 		}
 		f := &agFile{r: r, params: make(map[string]string), reach: Reach{Trust: TrustUnknown}}

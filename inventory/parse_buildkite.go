@@ -158,7 +158,7 @@ func (s *bkStep) defaultQueue() {
 	if s.queue == "" || r.get(s.node, "agents") != nil {
 		return
 	}
-	for i := range r.paths {
+	for _, i := range r.ofJob[s.at.job] {
 		if r.paths[i].Job == s.at.job {
 			r.ambient(s.at, s.f.agents.Line, s.queue, use{res: Resource{"runner/self-hosted", "queue " + s.queue}}, "agents")
 			return

@@ -35,6 +35,7 @@ func readCircleCI(r *reader, docs []*node) {
 			continue
 		}
 		f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool), pipeline: make(map[string]string)}
+		r.version(r.get(root, "version"), "2", "2.0", "2.1")
 		for k, p := range r.pairs(r.get(root, "parameters")) {
 			if d := r.str(r.get(p, "default")); d != "" {
 				f.pipeline[k.Value] = d

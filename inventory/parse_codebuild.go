@@ -16,6 +16,7 @@ func readCodeBuild(r *reader, docs []*node) {
 		if r.get(root, "phases") == nil && r.get(root, "env") == nil {
 			continue
 		}
+		r.version(r.get(root, "version"), "0.1", "0.2")
 		f := &awsBuild{r: r, root: root, alias: make(map[string][]string), held: make(map[string]use)}
 		f.read()
 	}

@@ -16,6 +16,7 @@ type ghWorkflow struct {
 	r         *reader
 	root      *node
 	jobs      *node
+	byID      map[string]*node // jobs
 	events    []ghEvent
 	callee    bool // it can be called as a reusable workflow
 	perms     *permissions
@@ -51,7 +52,10 @@ func readGitHub(r *reader, docs []*node) {
 
 // readWorkflow reads one workflow file.
 func readWorkflow(r *reader, root *node) {
-	w := &ghWorkflow{r: r, root: root, jobs: r.get(root, "jobs"), exposures: make(map[string]exposure)}
+	w := &ghWorkflow{r: r, root: root, jobs: r.get(root, "jobs"), exposures: make(map[string]exposure), byID: make(map[string]*node)}
+	for k, job := range r.pairs(w.jobs) {
+		w.byID[k.Value] = job
+	}
 	w.readEvents()
 	w.perms = readPermissions(&r.view, r.get(root, "permissions"))
 	if r.ci == Forgejo {
@@ -181,7 +185,8 @@ type ghJob struct {
 	usesOf    map[string]use
 	federated bool // a consumer of the identity token was found
 	selfHost  bool
-	endpoint  string // AWS_ENDPOINT_URL: its keys are not for AWS
+	outputs   *string // the texts of the steps that name outputs; made on first use
+	endpoint  string  // AWS_ENDPOINT_URL: its keys are not for AWS
 }
 
 // ghIdentity is an identity that a step gave to those behind it.

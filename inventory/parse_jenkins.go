@@ -31,8 +31,10 @@ type jkFile struct {
 	// names says what scripts of the whole file do with environment variables.
 	names map[string]use
 	// bound is set when an environment block holds a credential: commands may use it.
-	bound bool
-	depth int
+	bound    bool
+	depth    int
+	calls    []*gCall
+	assigned map[string][]gValue // what names are assigned; made on first use
 }
 
 // jkCtx is where in the pipeline a call stands.
@@ -52,7 +54,7 @@ func readJenkins(r *reader) {
 		return
 	}
 	calls := parseGroovy(r.src.text)
-	f := &jkFile{r: r, funcs: make(map[string]*gCall), called: make(map[string]bool), consts: make(map[string][]string), names: make(map[string]use)}
+	f := &jkFile{r: r, funcs: make(map[string]*gCall), called: make(map[string]bool), consts: make(map[string][]string), names: make(map[string]use), calls: calls}
 	f.survey(calls, 0)
 	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
 	f.block(calls, ctx)
@@ -283,8 +285,7 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 		return
 	}
 	if c.name == "=" {
-		f.assigned(c, ctx)
-		return
+		return // the calls of its value come behind it
 	}
 	if read, ok := jkReaders[c.name]; ok {
 		read(f, c, ctx)
@@ -306,14 +307,6 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 func (f *jkFile) nestedCalls(c *gCall, ctx jkCtx) {
 	for _, a := range c.args {
 		f.block(a.val.calls(), ctx)
-	}
-}
-
-// assigned reads X = value: credentials(...) in an environment, a variable set by hand.
-func (f *jkFile) assigned(c *gCall, ctx jkCtx) {
-	v := c.args[0].val
-	if v.call == nil || v.call.name != "credentials" {
-		return // the calls of its value come behind it
 	}
 }
 

@@ -30,10 +30,17 @@ func readTekton(r *reader, docs []*node) {
 	}
 }
 
+// tkVersions are the versions of Tekton's manifests.
+var tkVersions = []string{"v1alpha1", "v1beta1", "v1"}
+
 // tkDocument reads one manifest by its kind.
 func tkDocument(r *reader, d *node, tasks map[string]*node) {
 	if !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "tekton.dev/") && !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "triggers.tekton.dev/") {
 		return
+	}
+	_, version, _ := strings.Cut(r.str(r.get(d, "apiVersion")), "/")
+	if !slices.Contains(tkVersions, version) {
+		r.version(r.get(d, "apiVersion"), "tekton.dev/v1alpha1", "tekton.dev/v1beta1", "tekton.dev/v1")
 	}
 	f := &tkFile{r: r, params: make(map[string]string), tasks: tasks, runner: Runner{Kind: RunnerSelfHosted}}
 	f.reach = tkReach(r, r.at(d, "metadata", "annotations"))
@@ -336,7 +343,7 @@ func (f *tkFile) task(spec *node, job string, _ *node) {
 func (f *tkFile) unusedParams(spec *node, job string) {
 	r := f.r
 	known := make(map[string]bool)
-	for i := range r.paths {
+	for _, i := range r.ofJob[job] {
 		if r.paths[i].Job == job {
 			known[r.paths[i].Credential.Name] = true
 		}

@@ -254,7 +254,7 @@ func (w *ghWorkflow) jobExposure(id string, depth int) exposure {
 	if x, ok := w.exposures[id]; ok {
 		return x
 	}
-	job := w.r.get(w.jobs, id)
+	job := w.byID[id]
 	w.exposures[id] = exposure{events: w.events} // for circles of needs
 	cond := w.r.parseCondition(w.r.get(job, "if"))
 	x := exposure{events: w.events}.narrow(w, cond)
@@ -264,11 +264,11 @@ func (w *ghWorkflow) jobExposure(id string, depth int) exposure {
 	}
 	if cond == nil || !runsAnyway(cond) {
 		for _, need := range w.r.strs(w.r.get(job, "needs")) {
-			if depth > 30 || w.r.get(w.jobs, need) == nil {
+			if depth > 30 || w.byID[need] == nil {
 				continue
 			}
 			n := w.jobExposure(need, depth+1)
-			x.outside = x.outside || n.outside || guardWords.MatchString(need) || guardWords.MatchString(path.Base(w.r.str(w.r.at(w.jobs, need, "uses"))))
+			x.outside = x.outside || n.outside || guardWords.MatchString(need) || guardWords.MatchString(path.Base(w.r.str(w.r.get(w.byID[need], "uses"))))
 			x.events = intersect(x.events, n.events)
 		}
 	}

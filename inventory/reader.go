@@ -18,7 +18,9 @@ type reader struct {
 	tree       *tree
 	paths      []Path
 	index      map[pathKey]int
+	ofJob      map[string][]int // places in paths of a job's paths
 	unresolved []Unresolved
+	opened     map[[3]string]bool // kind, name and file of unresolved
 	problems   []problem
 	link       links
 }
@@ -103,6 +105,10 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 		run.Labels = []string{}
 	}
 	r.index[key] = len(r.paths)
+	if r.ofJob == nil {
+		r.ofJob = make(map[string][]int)
+	}
+	r.ofJob[at.job] = append(r.ofJob[at.job], len(r.paths))
 	r.paths = append(r.paths, Path{
 		File: file, Line: max(line, 1), CI: r.ci, Job: at.job, Step: oneLine(at.step), Credential: c, Resource: res,
 		ExposedVia: via, Reach: reach, Runner: run, Migration: migration(r.ci, c, res),
@@ -150,12 +156,22 @@ func (r *reader) open(at place, line int, kind, name, why string) {
 	if file == "" {
 		file = r.src.path
 	}
-	for _, u := range r.unresolved {
-		if u.Kind == kind && u.Name == name && u.File == file {
-			return
-		}
+	if r.opened == nil {
+		r.opened = make(map[[3]string]bool)
 	}
+	key := [3]string{kind, name, file}
+	if r.opened[key] {
+		return
+	}
+	r.opened[key] = true
 	r.unresolved = append(r.unresolved, Unresolved{File: file, Line: max(line, 1), CI: r.ci, Job: at.job, Kind: kind, Name: oneLine(name), Why: why})
+}
+
+// version notes a version of the syntax that this reader doesn't know; the file is read all the same.
+func (r *reader) version(n *node, known ...string) {
+	if v := r.str(n); v != "" && !slices.Contains(known, v) {
+		r.problems = append(r.problems, problem{n.Line, "version " + oneLine(v) + " of the syntax is not known (known: " + strings.Join(known, ", ") + "); the file was read as if it were " + known[len(known)-1]})
+	}
 }
 
 // result closes the file.

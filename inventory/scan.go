@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -57,6 +58,7 @@ func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer t.dir.Close()
 	results := make([]*result, len(files))
 	if err := t.readAll(ctx, files, results, opt); err != nil {
 		return nil, err
@@ -72,6 +74,7 @@ func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
 		inv.Unresolved = append(inv.Unresolved, r.unresolved...)
 		inv.Findings = append(inv.Findings, r.findings...)
 	}
+	inv.Findings = append(inv.Findings, t.blind...)
 	inv.sortDocument()
 	inv.number()
 	return inv, nil
@@ -93,6 +96,9 @@ func (inv *Inventory) number() {
 // tree is what is scanned: a directory, its files, and a small cache of files that others refer to.
 type tree struct {
 	root string
+	dir  *os.Root // root, opened: nothing outside of it can be reached through it
+	// blind is what the walk could not look at.
+	blind []Finding
 	// above is the absolute directory of root in slashes: part of what a file
 	// is recognised by, so that a scan of one file or of a subdirectory sees
 	// the same systems as a scan of the whole.
@@ -133,6 +139,9 @@ func openTree(root string, opt Options) (*tree, []string, error) {
 	if abs, err := filepath.Abs(t.root); err == nil {
 		t.above = filepath.ToSlash(abs)
 	}
+	if t.dir, err = os.OpenRoot(t.root); err != nil {
+		return nil, nil, fmt.Errorf("inventory: %s can't be scanned: %w", t.root, err)
+	}
 	if info.IsDir() {
 		if files, err = t.walk(); err != nil {
 			return nil, nil, err
@@ -146,34 +155,33 @@ func openTree(root string, opt Options) (*tree, []string, error) {
 var errTooMany = errors.New("too many files")
 
 // walk lists the candidates. It follows no symbolic link to a directory; a
-// link to a file is listed, and openSource decides whether it stays inside.
+// link to a file is listed, and readSource decides whether it stays inside.
+// What can't be looked at is a finding.
 func (t *tree) walk() ([]string, error) {
 	var files []string
 	seen := 0
-	err := filepath.WalkDir(t.root, func(p string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(t.dir.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
-			if p == t.root {
+			if p == "." {
 				return err
 			}
-			return nil // an unreadable directory hides its files; there is nothing to say about them
+			t.blind = append(t.blind, couldNotRead(File{File: p, Detail: "the directory can't be opened: " + unwrapPath(err)}))
+			return nil
 		}
 		if d.IsDir() {
-			if p != t.root && skipDirs[d.Name()] {
-				return filepath.SkipDir
+			if p != "." && skipDirs[d.Name()] {
+				return fs.SkipDir
 			}
 			return nil
 		}
 		if seen++; seen > t.opt.MaxFiles {
+			t.blind = append(t.blind, couldNotRead(File{File: p, Detail: fmt.Sprintf("the tree has more than the limit of %d files; this one and those behind it were not looked at", t.opt.MaxFiles)}))
 			return errTooMany
 		}
 		if !candidate(d.Name()) || d.Type()&fs.ModeSymlink != 0 && t.linksToCandidate(p) {
 			return nil
 		}
-		rel, err := filepath.Rel(t.root, p)
-		if err != nil {
-			return nil
-		}
-		files = append(files, filepath.ToSlash(rel))
+		files = append(files, p)
 		return nil
 	})
 	if err != nil && !errors.Is(err, errTooMany) {
@@ -185,8 +193,11 @@ func (t *tree) walk() ([]string, error) {
 // linksToCandidate reports whether a symbolic link leads to a file that the
 // walk meets by itself: it would be read twice.
 func (t *tree) linksToCandidate(p string) bool {
-	target, err := filepath.EvalSymlinks(p)
-	return err == nil && insideTree(t.root, p) == nil && candidate(target)
+	if info, err := t.dir.Stat(p); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	target, err := filepath.EvalSymlinks(filepath.Join(t.root, filepath.FromSlash(p)))
+	return err == nil && candidate(target)
 }
 
 // readAll reads the files in parallel: first all that stand alone, then those
@@ -261,7 +272,7 @@ type result struct {
 // be called again in the second pass, when every root has claimed its parts.
 func (t *tree) readFile(rel string, second bool) (res *result, wait bool) {
 	full := t.above + "/" + rel
-	src, err := openSource(t.root, rel, t.opt.MaxBytes)
+	src, err := readSource(t.dir, rel, t.opt.MaxBytes)
 	if err != nil {
 		ci, sure := pathCI(full)
 		if !sure {
@@ -338,7 +349,7 @@ func (t *tree) load(rel string) *parsed {
 	}
 	t.mu.Unlock()
 	p.once.Do(func() {
-		p.src, p.err = openSource(t.root, rel, t.opt.MaxBytes)
+		p.src, p.err = readSource(t.dir, rel, t.opt.MaxBytes)
 		if p.err == nil {
 			p.src.repo = repoOf(rel)
 			p.docs, p.problems = parseYAML(p.src.text)
@@ -361,7 +372,7 @@ func (t *tree) claim(rel string) {
 func (t *tree) match(pattern string) []string {
 	dir := pattern
 	if i := strings.IndexByte(pattern, '*'); i >= 0 {
-		dir = filepath.ToSlash(filepath.Dir(pattern[:i] + "x"))
+		dir = path.Dir(pattern[:i] + "x")
 	}
 	if dir == ".." || strings.HasPrefix(dir, "../") {
 		return nil
@@ -369,23 +380,19 @@ func (t *tree) match(pattern string) []string {
 	deep := strings.Contains(pattern, "**")
 	suffix := pattern[strings.LastIndexByte(pattern, '*')+1:]
 	var out []string
-	base := filepath.Join(t.root, filepath.FromSlash(dir))
-	_ = filepath.WalkDir(base, func(p string, d fs.DirEntry, err error) error {
+	dir = path.Clean(dir)
+	_ = fs.WalkDir(t.dir.FS(), dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
 		}
 		if d.IsDir() {
-			if p != base && !deep {
-				return filepath.SkipDir
+			if p != dir && !deep {
+				return fs.SkipDir
 			}
 			return nil
 		}
-		rel, err := filepath.Rel(t.root, p)
-		if err != nil {
-			return nil
-		}
-		if rel = filepath.ToSlash(rel); strings.HasSuffix(rel, suffix) && len(out) < maxIncludes {
-			out = append(out, rel)
+		if strings.HasSuffix(p, suffix) && len(out) < maxIncludes {
+			out = append(out, p)
 		}
 		return nil
 	})

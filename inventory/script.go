@@ -55,6 +55,7 @@ type scriptReader struct {
 	facts *facts
 	// alias says what a variable is made of: other variables, or nothing (it is derived or literal).
 	alias map[string][]string
+	outer map[string][]string // of the surroundings, which alias shadows
 	seen  map[scriptUse]bool
 	// endpoint is set when AWS commands of the script talk to another host.
 	endpoint string
@@ -68,10 +69,7 @@ func readScript(script string, alias map[string][]string) *facts {
 	if !worthReading(script) {
 		return r.facts
 	}
-	r.alias = make(map[string][]string, len(alias)+4)
-	for k, v := range alias {
-		r.alias[k] = v
-	}
+	r.alias, r.outer = make(map[string][]string), alias
 	for _, c := range parseShell(script) {
 		r.command(c)
 	}
@@ -184,14 +182,24 @@ func (r *scriptReader) resolve(name string) []string {
 	if to, ok := r.alias[name]; ok {
 		return to
 	}
+	if to, ok := r.outer[name]; ok {
+		return to
+	}
 	return []string{name}
 }
 
 // value records the variables of a text that a command takes as a credential or identifier.
 func (r *scriptReader) value(text string, line int, u use) {
+	eachVar(text, func(name string, below int) { r.mention(name, line+below, u, true) })
+}
+
+// eachVar visits the variables of a text with the number of lines above each.
+func eachVar(text string, visit func(name string, below int)) {
+	below, last := 0, 0
 	for _, v := range shellVars(text) {
-		at := line + strings.Count(text[:v.start], "\n")
-		r.mention(v.name, at, u, true)
+		below += strings.Count(text[last:v.start], "\n")
+		last = v.start
+		visit(v.name, below)
 	}
 }
 
@@ -210,13 +218,9 @@ func (r *scriptReader) mention(name string, line int, u use, slot bool) {
 func (r *scriptReader) rest(c *command, tool use) {
 	line := c.line
 	for _, w := range c.words {
-		for _, v := range shellVars(w) {
-			r.mention(v.name, line+strings.Count(w[:v.start], "\n"), tool, false)
-		}
+		eachVar(w, func(name string, below int) { r.mention(name, line+below, tool, false) })
 	}
-	for _, v := range shellVars(c.stdin) {
-		r.mention(v.name, line+1+strings.Count(c.stdin[:v.start], "\n"), tool, false)
-	}
+	eachVar(c.stdin, func(name string, below int) { r.mention(name, line+1+below, tool, false) })
 }
 
 // handOver reads commands that print: values for later steps ($GITHUB_ENV,

@@ -348,7 +348,7 @@ func (p *shellParser) double(b *strings.Builder) {
 				}
 				b.WriteByte(p.s[p.i+1])
 			}
-			p.i += 2
+			p.i = min(p.i+2, len(p.s)) // a script may end in the middle of an escape
 		case '$':
 			p.dollar(b)
 		case '`':
@@ -465,7 +465,7 @@ func (p *shellParser) redirect(c *command) {
 		if end, _ := p.word(0); end != "" {
 			p.heredocs = append(p.heredocs, heredoc{end, trim, c})
 		} else {
-			p.i++
+			p.i = min(p.i+1, len(p.s))
 		}
 	case strings.HasPrefix(rest, "<(") || strings.HasPrefix(rest, ">("):
 		start := p.i

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -24,6 +25,8 @@ type source struct {
 	hash string
 	// starts are the offsets of the lines in text; made on first use.
 	starts []int
+	// searched counts the bytes that find has looked at.
+	searched int
 }
 
 // readError says that a file can't be read as text, and where.
@@ -34,28 +37,38 @@ type readError struct {
 
 func (e *readError) Error() string { return e.why }
 
-// openSource reads a file. It refuses what is not a regular file, what is
-// larger than limit, and what is not text, and never follows a symbolic link
-// that leads out of root.
+// openSource reads a file below root; see readSource.
 func openSource(root, path string, limit int64) (*source, error) {
-	full := filepath.Join(root, filepath.FromSlash(path))
-	if err := insideTree(root, full); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(full)
+	dir, err := os.OpenRoot(root)
 	if err != nil {
-		return nil, &readError{why: "the file can't be opened: " + unwrapPath(err)}
+		return nil, &readError{why: "the directory can't be opened: " + unwrapPath(err)}
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	defer dir.Close()
+	return readSource(dir, path, limit)
+}
+
+// readSource reads a file. It refuses what is not a regular file (a named pipe
+// would never end), what is larger than limit, and what is not text. dir
+// follows no symbolic link that leads out of it, on any part of the path.
+func readSource(dir *os.Root, path string, limit int64) (*source, error) {
+	name := filepath.FromSlash(path)
+	info, err := dir.Stat(name)
 	if err != nil {
-		return nil, &readError{why: "the file can't be opened: " + unwrapPath(err)}
+		return nil, &readError{why: cantOpen(dir, name, err)}
 	}
 	if !info.Mode().IsRegular() {
 		return nil, &readError{why: "this is not a regular file"}
 	}
 	if info.Size() > limit {
 		return nil, &readError{why: fmt.Sprintf("the file has %d bytes, more than the limit of %d", info.Size(), limit)}
+	}
+	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &readError{why: cantOpen(dir, name, err)}
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, &readError{why: "this is not a regular file any more"}
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
@@ -72,28 +85,18 @@ func openSource(root, path string, limit int64) (*source, error) {
 	return &source{path: path, text: text, hash: hex.EncodeToString(sum[:])}, nil
 }
 
-// insideTree refuses a path that a symbolic link leads out of the tree.
-func insideTree(root, full string) error {
-	info, err := os.Lstat(full)
-	if err != nil {
-		return &readError{why: "the file can't be opened: " + unwrapPath(err)}
+// cantOpen says why a file can't be opened; a symbolic link out of the tree is named as one.
+func cantOpen(dir *os.Root, name string, err error) string {
+	if strings.Contains(err.Error(), "escapes") {
+		return "this is a symbolic link out of the scanned tree; it was not followed"
 	}
-	if info.Mode()&os.ModeSymlink == 0 {
-		return nil
+	if info, lerr := dir.Lstat(name); lerr == nil && info.Mode()&os.ModeSymlink != 0 {
+		if errors.Is(err, syscall.ELOOP) {
+			return "this is a symbolic link that leads in a circle"
+		}
+		return "this is a symbolic link that leads nowhere"
 	}
-	target, err := filepath.EvalSymlinks(full)
-	if err != nil {
-		return &readError{why: "this is a symbolic link that leads nowhere"}
-	}
-	base, err := filepath.EvalSymlinks(root)
-	if err != nil {
-		return &readError{why: "the root of the scan can't be resolved"}
-	}
-	rel, err := filepath.Rel(base, target)
-	if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
-		return &readError{why: "this is a symbolic link out of the scanned tree; it was not followed"}
-	}
-	return nil
+	return "the file can't be opened: " + unwrapPath(err)
 }
 
 // unwrapPath drops the absolute path from an error of package os.
@@ -187,25 +190,37 @@ func (s *source) find(line, span int, word string) int {
 		return line
 	}
 	last := min(line+span, len(s.starts))
-	for n := line; n <= last; n++ {
-		if containsWord(s.line(n), word) {
-			return n
-		}
+	from, end := s.starts[line-1], len(s.text)
+	if last < len(s.starts) {
+		end = s.starts[last]
 	}
-	return line
+	if s.searched += end - from; s.searched > maxSearched {
+		return line // a file of this kind has no place to point at; the scalar's beginning is near enough
+	}
+	at := wordAt(s.text[from:end], word)
+	if at < 0 {
+		return line
+	}
+	return line + strings.Count(s.text[from:from+at], "\n")
 }
 
+// maxSearched bounds how many bytes of one file are searched for the places of references.
+const maxSearched = 64 << 20
+
 // containsWord reports whether word stands in text with no letter, digit or underscore around it.
-func containsWord(text, word string) bool {
+func containsWord(text, word string) bool { return wordAt(text, word) >= 0 }
+
+// wordAt gives the place of a word, -1 when it isn't there.
+func wordAt(text, word string) int {
 	for from := 0; ; {
 		i := strings.Index(text[from:], word)
 		if i < 0 {
-			return false
+			return -1
 		}
 		i += from
 		end := i + len(word)
 		if (i == 0 || !isWordByte(text[i-1]) || !isWordByte(word[0])) && (end == len(text) || !isWordByte(text[end])) {
-			return true
+			return i
 		}
 		from = i + 1
 	}
