@@ -64,8 +64,9 @@ func issues(ci inventory.CI) bool {
 	switch ci {
 	case inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.CircleCI, inventory.Azure, inventory.Bitbucket, inventory.Buildkite, inventory.Jenkins, inventory.CloudBuild:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // setting names a variable of the CI platform that the patched pipeline reads,
@@ -83,8 +84,9 @@ func (d *draft) shared(name, what string) string {
 	switch d.item.CI {
 	case inventory.GitHub, inventory.Forgejo:
 		return "${{ vars." + name + " }}"
+	default:
+		return "$" + name
 	}
-	return "$" + name
 }
 
 // provisoURL notes that the pipeline has to know where Proviso is.

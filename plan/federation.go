@@ -36,7 +36,13 @@ func (d *draft) federation() *federation {
 		return d.actionsFederation()
 	case inventory.GitLab:
 		return d.gitlabFederation()
+	default:
+		return d.otherFederation()
 	}
+}
+
+// otherFederation is that of the platforms with a subject of their own form.
+func (d *draft) otherFederation() *federation {
 	i := d.p.issuer(d)
 	f := &federation{id: i.platform, title: i.platform, url: i.url, audience: d.p.broker()}
 	id := d.repositoryID()

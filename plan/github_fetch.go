@@ -1,10 +1,6 @@
 package plan
 
-import (
-	"strings"
-
-	"go.yaml.in/yaml/v3"
-)
+import "go.yaml.in/yaml/v3"
 
 // ghVault logs in to Vault with the job's identity in place of a token or an AppRole.
 func ghVault(j *ghJob, d *draft) error {
@@ -122,10 +118,9 @@ func (d *draft) fetchStep(id, env string) []string {
 }
 
 // fetchScript leaves the value in $value, and no session behind.
-func (d *draft) fetchScript(flags ...string) []string {
-	ask := strings.Join(append([]string{"proviso token --grant " + d.item.ID}, flags...), " ")
+func (d *draft) fetchScript() []string {
 	return []string{
-		`pass="$(` + ask + `)"`,
+		`pass="$(proviso token --grant ` + d.item.ID + `)"`,
 		`VAULT_TOKEN="$(printf %s "$pass" | vault write -field=token auth/proviso/login role=` + d.item.ID + ` jwt=-)"`,
 		`export VAULT_TOKEN`,
 		`value="$(vault kv get -mount=ci -field=value ` + d.secretPath() + `)"`,

@@ -24,8 +24,9 @@ func platformOf(ci inventory.CI) string {
 		return "bitbucket"
 	case inventory.CloudBuild:
 		return "google-cloud-build"
+	default:
+		return string(ci) // circleci, buildkite, jenkins
 	}
-	return string(ci) // circleci, buildkite, jenkins
 }
 
 // repositoryID asks for the platform's immutable id of the repository.
@@ -44,6 +45,7 @@ func (d *draft) repositoryID() string {
 		how = "Repository settings, OpenID Connect, Repository UUID (with its braces)"
 	case inventory.Buildkite:
 		how = "Pipeline Settings, GraphQL API integration, the UUID"
+	default:
 	}
 	if host != "" && host != "github.com" {
 		about = host + "/" + about

@@ -152,11 +152,12 @@ func (p *planner) keep(drafts []*draft) []*draft {
 func widest(paths []*inventory.Path) inventory.Trust {
 	out := inventory.Protected
 	for _, p := range paths {
-		switch {
-		case p.Reach.Trust == inventory.ForkReachable:
+		switch p.Reach.Trust {
+		case inventory.ForkReachable:
 			return inventory.ForkReachable
-		case p.Reach.Trust == inventory.TrustUnknown:
+		case inventory.TrustUnknown:
 			out = inventory.TrustUnknown
+		case inventory.Protected:
 		}
 	}
 	return out
@@ -197,12 +198,12 @@ func (p *planner) read(t *Tree, file string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the directory of the inventory can't be opened")
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read
 	f, err := root.Open(filepath.FromSlash(file))
 	if err != nil {
 		return "", fmt.Errorf("the pipeline can't be opened: plan in the directory that the inventory was made of")
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return "", fmt.Errorf("the pipeline is not a regular file")

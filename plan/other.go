@@ -146,7 +146,7 @@ func awsExport(secrets []string) *regexp.Regexp {
 
 // awsCommands assume the role with the token in a variable, or with Proviso's.
 // The keys are unset: the tools would take them first while they still exist.
-func (d *draft) awsCommands(token string, flags ...string) []string {
+func (d *draft) awsCommands(token string) []string {
 	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
 	out := []string{
 		"set -e # nothing after a refusal",
@@ -157,17 +157,17 @@ func (d *draft) awsCommands(token string, flags ...string) []string {
 	}
 	if d.through() {
 		d.provisoURL()
-		return append(out, strings.Join(append([]string{"proviso token --grant " + d.item.ID}, flags...), " ")+` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
+		return append(out, "proviso token --grant "+d.item.ID+` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
 	}
 	return append(out, `printf '%s' "`+token+`" > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
 }
 
 // fetchCommands leave the value in the variable that the job has read so far.
-func (d *draft) fetchCommands(flags ...string) []string {
+func (d *draft) fetchCommands() []string {
 	d.provisoURL()
 	d.shared("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")
 	d.note("This platform masks only what it holds itself: see that no command of the job prints the value.")
-	return append(append([]string{"set -e # nothing after a refusal"}, d.fetchScript(flags...)...), "export "+d.item.Secrets[0]+`="$value"`)
+	return append(append([]string{"set -e # nothing after a refusal"}, d.fetchScript()...), "export "+d.item.Secrets[0]+`="$value"`)
 }
 
 // gitlabFile is a .gitlab-ci.yml.
@@ -181,7 +181,7 @@ func (f gitlabFile) change(id string, d *draft) error {
 	if err := f.block(node, "the job"); err != nil {
 		return err
 	}
-	script, err := f.doc.script(node, "script")
+	script, err := f.script(node, "script")
 	if err != nil {
 		return err
 	}
@@ -238,14 +238,14 @@ func (f gitlabFile) aws(node *yaml.Node, script *scriptList, d *draft) error {
 	if !dropped && script.first("AWS_ACCESS_KEY_ID") >= 0 {
 		return no(node, "the job reads the key from a variable of the project, and names it in its script")
 	}
-	token, aud, flags := "AWS_ID_TOKEN", d.federation().url, []string{}
+	variable, aud := "AWS_ID_TOKEN", d.federation().url // names, no tokens
 	if d.through() {
-		token, aud = "PROVISO_ID_TOKEN", "$PROVISO_URL"
+		variable, aud = "PROVISO_ID_TOKEN", "$PROVISO_URL"
 	}
 	if strings.Contains(aud, "{{") {
 		return no(node, "the audience of the token is not known")
 	}
-	return firstError(f.idToken(node, token, aud), script.before(0, d.awsCommands("$"+token, flags...)...))
+	return firstError(f.idToken(node, variable, aud), script.before(0, d.awsCommands("$"+variable)...))
 }
 
 // namesKey reports whether a command names an AWS key or the item's secrets.

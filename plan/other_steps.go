@@ -15,7 +15,7 @@ func (f bitbucketFile) change(id string, d *draft) error {
 	if err != nil {
 		return err
 	}
-	script, err := f.doc.script(step, "script")
+	script, err := f.script(step, "script")
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (f circleFile) change(id string, d *draft) error {
 	if err := f.block(node, "the job"); err != nil {
 		return err
 	}
-	steps, err := f.doc.script(node, "steps")
+	steps, err := f.script(node, "steps")
 	if err != nil {
 		return err
 	}
@@ -321,7 +321,7 @@ func (f buildkiteFile) change(id string, d *draft) error {
 		}
 		return f.addIndented(key, append([]string{"plugins:"}, entry...)...)
 	}
-	list, err := f.doc.script(step, "plugins")
+	list, err := f.script(step, "plugins")
 	if err != nil {
 		return err
 	}

@@ -272,6 +272,7 @@ func (d *draft) verify(file, before, after string, ids []string) map[string]erro
 				better = true
 			case inventory.PlatformToken:
 				better = better || d.item.Via == ViaPlatform && strings.HasPrefix(p.Resource.Kind, "registry/")
+			default:
 			}
 		}
 		if !better && bad[id] == nil {

@@ -64,6 +64,7 @@ func (d *draft) conditions(rule string) (conds []string, good map[string]map[str
 	case inventory.GitLab:
 		conds = append(conds, "input.identity.pull_request == false", "input.identity.protected == true")
 		identity["pull_request"], identity["protected"] = false, true
+	default:
 	}
 	if files := d.workflowFiles(); len(files) > 0 {
 		conds = append(conds, "known_workflow")

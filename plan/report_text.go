@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"strings"
@@ -29,7 +28,7 @@ func (p *Plan) WriteText(w io.Writer, opt TextOptions) error {
 	if opt.Width <= 0 {
 		opt.Width = 110
 	}
-	t := &textPlan{out: bufio.NewWriter(w), opt: opt, plan: p}
+	t := &textPlan{opt: opt, plan: p}
 	t.head()
 	if p.BurnDown != nil {
 		t.burnDown()
@@ -37,11 +36,12 @@ func (p *Plan) WriteText(w io.Writer, opt TextOptions) error {
 	t.done()
 	t.waves()
 	t.foot()
-	return t.out.Flush()
+	_, err := io.WriteString(w, t.out.String())
+	return err
 }
 
 type textPlan struct {
-	out  *bufio.Writer
+	out  strings.Builder
 	opt  TextOptions
 	plan *Plan
 	used int
@@ -52,7 +52,7 @@ func (t *textPlan) line(format string, args ...any) {
 	if utf8.RuneCountInString(s) > t.opt.Width && !t.opt.All {
 		s = string([]rune(s)[:t.opt.Width-1]) + "…"
 	}
-	fmt.Fprintln(t.out, strings.TrimRight(s, " "))
+	fmt.Fprintln(&t.out, strings.TrimRight(s, " "))
 	t.used++
 }
 
@@ -60,7 +60,7 @@ func (t *textPlan) bold(s string) {
 	if t.opt.Colour {
 		s = "\x1b[1m" + s + "\x1b[0m"
 	}
-	fmt.Fprintln(t.out, s)
+	fmt.Fprintln(&t.out, s)
 	t.used++
 }
 

@@ -52,9 +52,6 @@ func (r *repository) owner() string {
 	return owner
 }
 
-// onGitHub reports whether the issuer of github.com signs its jobs' tokens.
-func (r *repository) onGitHub() bool { return r.host == "" || r.host == "github.com" }
-
 // below gives a file's name below the repository.
 func (r *repository) below(file string) string {
 	if r.dir == "" {
@@ -145,7 +142,7 @@ func eachLine(name string, visit func(string)) {
 	if err != nil {
 		return
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for s := bufio.NewScanner(f); s.Scan(); {
 		visit(strings.TrimSpace(s.Text()))
 	}

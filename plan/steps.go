@@ -75,6 +75,7 @@ func (d *draft) settingSteps() {
 			s.Command = "gh variable set " + name + " --repo " + sh(d.item.Repository)
 		case inventory.GitLab:
 			s.Command = "glab variable set " + name + " --repo " + sh(d.item.Repository)
+		default:
 		}
 		d.item.Prepare = append(d.item.Prepare, s)
 	}

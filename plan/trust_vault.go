@@ -27,11 +27,7 @@ func (d *draft) vaultRole(path string, f *federation, rules string) {
 	claims := append([][2]string{}, f.claims...)
 	var tfClaims, words []string
 	if f.like || len(f.subjects) != 1 {
-		var subs []string
-		for _, s := range f.subjects {
-			subs = append(subs, s)
-		}
-		claims = append(claims, [2]string{"sub", strings.Join(subs, ",")})
+		claims = append(claims, [2]string{"sub", strings.Join(f.subjects, ",")})
 	}
 	for _, c := range claims {
 		tfClaims = append(tfClaims, fmt.Sprintf("    %s = %s", quoted(c[0]), d.p.tf(tf, c[1])))

@@ -206,6 +206,7 @@ func (d *doc) valueEnd(val *yaml.Node) (int, bool) {
 			}
 		}
 		return 0, false
+	default:
 	}
 	if !strings.HasPrefix(rest, val.Value) {
 		return 0, false
