@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,7 +15,7 @@ func (p *Plan) Markdown() string {
 	if s.NoneBetter > 0 {
 		fmt.Fprintf(&b, "For %d nothing better exists at the target.\n", s.NoneBetter)
 	}
-	b.WriteString("\nWork from top to bottom: the foundation first, then wave by wave. Each item says what to\nprepare, which patch to apply (`git apply`, in the repository), how long to keep the old\nsecret, how to prove that it is out of use, and how to end it.\n")
+	b.WriteString("\nWork from top to bottom: the foundation first, then wave by wave. Each item says what to\nprepare, which patch to apply (PLAN is the directory of this file), how long to keep the\nold secret, how to prove that it is out of use, and how to end it.\n")
 	if len(p.Variables) > 0 {
 		b.WriteString("\n## What no file could tell\n\nEverything that needs one of these refuses to work until it is set. `--set NAME=VALUE` writes\nit into all files.\n\n| name | what | where to find it |\n|---|---|---|\n")
 		for _, v := range p.Variables {
@@ -53,9 +54,17 @@ func codes(list []string) string {
 
 func upperFirst(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
+// opens says what the secret is for.
+func (it *Item) opens() string {
+	if it.Resource.Name == "" || it.Resource.Name == "unknown" {
+		return it.Resource.Kind
+	}
+	return it.Resource.Kind + " (" + it.Resource.Name + ")"
+}
+
 // markdown writes one item.
 func (it *Item) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "\n### %s\n\n%s of %s, for %s: %s\n\n*%s.*\n\n", it.ID, codes(it.Secrets), prose(it.Repository), prose(it.Resource.Kind+" "+it.Resource.Name), prose(it.Replacement), prose(it.Why))
+	fmt.Fprintf(b, "\n### %s\n\n%s of %s, for %s: %s\n\n*%s.*\n\n", it.ID, codes(it.Secrets), prose(it.Repository), prose(it.opens()), prose(it.Replacement), prose(it.Why))
 	for _, pl := range it.Places {
 		how := "by hand"
 		if pl.Patched {
@@ -73,12 +82,16 @@ func (it *Item) markdown(b *strings.Builder) {
 		step("Foundation: %s.", codes(it.DependsOn))
 	}
 	if it.Trust != nil {
-		step("Trust: %s %s", prose(it.Trust.Summary), codes(it.Trust.Files))
+		step("Trust: %s", strings.TrimSpace(prose(it.Trust.Summary)+" "+codes(it.Trust.Files)))
 	}
 	if it.Grant != nil {
 		when := "the patch asks for it"
-		if !it.Grant.Now {
+		switch {
+		case it.Grant.Now:
+		case slices.Contains([]string{"aws", "gcp", "azure", "vault"}, it.Method):
 			when = "optional: for the day on which policy is to decide this access too"
+		default:
+			when = "optional: a gate that the job can ask first, for the record; nothing enforces it"
 		}
 		step("Grant and policy for Proviso (%s): %s", when, codes(it.Grant.Files))
 	}
@@ -86,7 +99,11 @@ func (it *Item) markdown(b *strings.Builder) {
 		step("%s", s.markdown())
 	}
 	if it.Patch != nil {
-		step("Apply the patch (+%d −%d): %s", it.Patch.Added, it.Patch.Removed, code("git apply "+it.Patch.File))
+		where := "the repository"
+		if it.Directory != "" {
+			where = code(it.Directory)
+		}
+		step("Apply the patch (+%d −%d), in %s: %s", it.Patch.Added, it.Patch.Removed, where, code("git apply PLAN/"+it.Patch.File))
 	}
 	for _, m := range it.Manual {
 		step("By hand at %s, because %s.", code(fmt.Sprintf("%s:%d", m.File, m.Line)), prose(strings.TrimSuffix(m.Why, ".")))

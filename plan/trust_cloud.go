@@ -63,7 +63,7 @@ func trustAWS(d *draft) {
 
 // awsScript is the same with the CLI.
 func (d *draft) awsScript(script string, f *federation, test, policies string) string {
-	account := d.p.ask("aws_account_id", d.repo.label(), "The AWS account that the jobs of "+d.repo.label()+" deploy to.", "aws sts get-caller-identity --query Account --output text")
+	account := d.p.ask("aws_account_id", d.item.Repository, "The AWS account that the jobs of "+d.item.Repository+" deploy to.", "aws sts get-caller-identity --query Account --output text")
 	var subs []string
 	for _, s := range f.subjects {
 		subs = append(subs, `"`+d.p.heredoc(script, s)+`"`)

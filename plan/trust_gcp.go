@@ -8,8 +8,9 @@ import (
 // trustGCP: a pool and a provider once, then the one service account for exact subjects.
 func trustGCP(d *draft) {
 	f := d.federation()
-	project := d.p.ask("gcp_project", d.repo.label(), "The Google Cloud project that the jobs of "+d.repo.label()+" deploy to.", "gcloud config get-value project")
-	number := d.p.ask("gcp_project_number", d.repo.label(), "The number of the Google Cloud project of "+d.repo.label()+".", "gcloud projects describe PROJECT --format='value(projectNumber)'")
+	project := d.p.ask("gcp_pool_project", "", "The Google Cloud project that holds the pool of outside identities, best one for nothing else.", "gcloud projects list")
+	number := d.p.ask("gcp_pool_project_number", "", "The number of the Google Cloud project that holds the pool.", "gcloud projects describe PROJECT --format='value(projectNumber)'")
+	home := d.p.ask("gcp_project", d.item.Repository, "The Google Cloud project of the service account of "+d.item.Repository+".", "the project_id in the key")
 	account := d.p.ask("gcp_service_account", d.item.ID, "The e-mail address of the service account whose key "+d.item.ID+" is.", "the client_email in the key; gcloud iam service-accounts list")
 	id := "gcp-trusts-" + strings.ReplaceAll(f.id, "_", "-")
 	condition := "assertion.sub.startsWith('" + strings.TrimSuffix(firstOr(f.subjects, "nobody"), "*") + "')"
@@ -31,12 +32,12 @@ func trustGCP(d *draft) {
 	name := snake(d.item.ID)
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n", oneLine(d.item.Trust.Summary))
-	members := d.p.shellHead(script, d.item.Trust.Summary, append([]string{number, account, project}, f.subjects...)...)
+	members := d.p.shellHead(script, d.item.Trust.Summary, append([]string{number, account, home}, f.subjects...)...)
 	for i, s := range exact {
 		who := "principal://iam.googleapis.com/projects/" + number + "/locations/global/workloadIdentityPools/" + f.poolID() + "/subject/" + s
 		fmt.Fprintf(&b, "\nresource \"google_service_account_iam_member\" \"%s_%d\" {\n  service_account_id = %s\n  role               = \"roles/iam.workloadIdentityUser\"\n  member             = %s\n}\n",
-			name, i+1, d.p.tf(tf, "projects/"+project+"/serviceAccounts/"+account), d.p.tf(tf, who))
-		members += fmt.Sprintf("gcloud iam service-accounts add-iam-policy-binding %s --project=%s --role=roles/iam.workloadIdentityUser --member=%s\n", d.p.shell(script, account), d.p.shell(script, project), d.p.shell(script, who))
+			name, i+1, d.p.tf(tf, "projects/"+home+"/serviceAccounts/"+account), d.p.tf(tf, who))
+		members += fmt.Sprintf("gcloud iam service-accounts add-iam-policy-binding %s --project=%s --role=roles/iam.workloadIdentityUser --member=%s\n", d.p.shell(script, account), d.p.shell(script, home), d.p.shell(script, who))
 	}
 	d.p.file(tf, b.String(), false)
 	d.p.file(script, members, true)
