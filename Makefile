@@ -50,7 +50,10 @@ bench: build ## what it costs, as ratios within one run
 cover: system-tests ## coverage per package, and coverage.html
 	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./... && $(GO) tool cover -html=coverage.out -o coverage.html && $(GO) tool cover -func=coverage.out | tail -1
 
+peers-test: build ## the tests with a real SPIRE; builds it once into a cache (ten minutes)
+	@cd peers && PROVISO_SPIRE="$$(./build)" PROVISO_BINARY="$(CURDIR)/$(BIN)" $(GO) test -count=1 ./...
+
 inventory-eval: ## recall, kind, false positives and reach of the inventory, per CI system
 	$(GO) test ./inventory -run TestTruth -v -count=1
 
-.PHONY: help build demo dev system system-tests test race check vuln fuzz bench cover inventory-eval
+.PHONY: help build demo dev system system-tests test race check vuln fuzz bench cover peers-test inventory-eval
