@@ -37,9 +37,11 @@ runners:
 policy: {dir: policy, zone: UTC}
 %[4]s
 grants:
-  deploy: {policy: fleet, runner: required, resource: {service: shipping}, credential: {kind: jwt, audience: "https://deploy.acme.example", scope: [deploy]}, max_ttl: 15m}
-  short:  {policy: fleet, runner: required, resource: {service: shipping}, credential: {kind: jwt, audience: "https://deploy.acme.example"}, max_ttl: 3s}
 %[5]s`
+
+// fleetGrants are open to the jobs of the fleet's runners.
+const fleetGrants = `  deploy: {policy: fleet, runner: required, resource: {service: shipping}, credential: {kind: jwt, audience: "https://deploy.acme.example", scope: [deploy]}, max_ttl: 15m}
+  short:  {policy: fleet, runner: required, resource: {service: shipping}, credential: {kind: jwt, audience: "https://deploy.acme.example"}, max_ttl: 3s}`
 
 const fleetPolicy = `package fleet
 

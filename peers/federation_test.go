@@ -26,7 +26,7 @@ func TestBundlesOfSPIRE(t *testing.T) {
 		{"bundle endpoint", endpoint},
 	} {
 		t.Run(source.name, func(t *testing.T) {
-			b := newBroker(t, fleet(source.bundle), "", "", withFile("bundle.json", s.bundle()))
+			b := newBroker(t, fleet(source.bundle), "", fleetGrants, withFile("bundle.json", s.bundle()))
 			for _, how := range []string{"jwt", "x509"} {
 				await(t, "a credential by "+how, func() bool {
 					token, _, err := b.exchange(s.agentSocket, "deploy", how)

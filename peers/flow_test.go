@@ -35,7 +35,7 @@ func runnerOf(claims map[string]any) string {
 func TestTheFlowWithSPIRE(t *testing.T) {
 	s := newSpire(t, spireDomain)
 	s.register(runnerPath)
-	b := newBroker(t, fleet("{file: bundle.json}"), "", "", withFile("bundle.json", s.bundle()))
+	b := newBroker(t, fleet("{file: bundle.json}"), "", fleetGrants, withFile("bundle.json", s.bundle()))
 	want := "spiffe://" + spireDomain + runnerPath
 	for _, how := range []string{"jwt", "x509"} {
 		if got := runnerOf(b.granted(s.agentSocket, "deploy", how)); got != want {
@@ -58,7 +58,7 @@ func TestTheFlowWithSPIRE(t *testing.T) {
 func TestRotationDuringALongExec(t *testing.T) {
 	s := newSpire(t, spireDomain)
 	s.register(runnerPath)
-	b := newBroker(t, fleet("{file: bundle.json}"), "", "", withFile("bundle.json", s.bundle()))
+	b := newBroker(t, fleet("{file: bundle.json}"), "", fleetGrants, withFile("bundle.json", s.bundle()))
 	first := s.serial()
 
 	// The command prints a line for each new token that it finds in its file.

@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -249,7 +248,9 @@ func (b *bundle) same(other *bundle) bool {
 }
 
 // follows reports whether b may take the place of the older bundle: the
-// sequence never falls, never disappears, and never stands for two contents.
+// sequence never falls, never disappears, and never stands for two sets of keys.
+// What else a bundle says may differ: SPIRE's server prints a bundle without the
+// refresh hint that its endpoint adds, under one sequence.
 func (b *bundle) follows(old *bundle) error {
 	switch {
 	case !old.hasSequence:
@@ -260,11 +261,21 @@ func (b *bundle) follows(old *bundle) error {
 	case b.sequence < old.sequence:
 		return &bundleError{proviso.CodeBundleRollback,
 			fmt.Sprintf("spiffe_sequence %d is lower than the last one, %d", b.sequence, old.sequence)}
-	case b.sequence == old.sequence && !bytes.Equal(document.AppendCanonical(nil, b.doc), document.AppendCanonical(nil, old.doc)):
+	case b.sequence == old.sequence && !slices.Equal(b.keyTexts(), old.keyTexts()):
 		return &bundleError{proviso.CodeBundleSequenceReused,
-			fmt.Sprintf("spiffe_sequence %d stands for two different contents; raise it with every change", b.sequence)}
+			fmt.Sprintf("spiffe_sequence %d stands for two different sets of keys; raise it with every change", b.sequence)}
 	}
 	return nil
+}
+
+// keyTexts gives the bundle's keys as they were written, in an order of its own.
+func (b *bundle) keyTexts() []string {
+	var texts []string
+	for _, key := range b.doc.Get("keys").Items() {
+		texts = append(texts, string(document.AppendCanonical(nil, key)))
+	}
+	slices.Sort(texts)
+	return texts
 }
 
 // sharesKeyWith reports whether two bundles hold one key: then the owner of

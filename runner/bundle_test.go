@@ -147,6 +147,12 @@ func TestBundleReload(t *testing.T) {
 	if err := v.ReloadNow(); err != nil || v.Status()[0].Problem != nil {
 		t.Error(err)
 	}
+	hinted := a.bundle(7) // the same keys, as SPIRE's endpoint gives them
+	hinted["spiffe_refresh_hint"] = 77
+	a.writeDocument(hinted)
+	if err := v.ReloadNow(); err != nil || v.Status()[0].Problem != nil {
+		t.Error("another refresh hint under the same sequence:", err)
+	}
 	a.writeDocument(map[string]any{"keys": []any{}, "spiffe_sequence": 8}) // a domain may withdraw everything
 	if err := v.ReloadNow(); err != nil || taken(now) {
 		t.Errorf("withdrawn keys are still believed: %v", err)
