@@ -84,6 +84,9 @@ func filesOf(t *testing.T, root string) []string {
 	t.Helper()
 	var out []string
 	err := filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == ".git" {
+			return filepath.SkipDir
+		}
 		if err == nil && !d.IsDir() {
 			rel, _ := filepath.Rel(root, p)
 			_, rel, _ = strings.Cut(filepath.ToSlash(rel), "/")
@@ -121,6 +124,10 @@ func TestAnOrganisationIsFetchedWholly(t *testing.T) {
 		t.Errorf("the result is %+v", res)
 	}
 	data, err := os.ReadFile(filepath.Join(res.Root, strings.ReplaceAll(strings.TrimPrefix(w.forge.URL(), "http://"), ":", "_"), "acme/app0/.github/workflows/ci.yml"))
+	origin, _ := os.ReadFile(filepath.Join(res.Root, nameOf(w, "acme/app0"), ".git", "config"))
+	if !strings.Contains(string(origin), `url = "`+w.forge.URL()+`/acme/app0.git"`) {
+		t.Errorf("the tree says of its origin %q", origin)
+	}
 	if err != nil || string(data) != workflow {
 		t.Errorf("the file is %q, %v", data, err)
 	}

@@ -148,11 +148,23 @@ func (e *Estate) write(ctx context.Context, g *git, r Repository, blobs []blob, 
 			return err
 		}
 	}
+	if err := sayOrigin(fresh, r.URL); err != nil {
+		return err
+	}
 	to := e.treeOf(r)
 	if err := errors.Join(os.RemoveAll(to), os.MkdirAll(filepath.Dir(to), 0o700)); err != nil {
 		return err
 	}
 	return os.Rename(fresh, to)
+}
+
+// sayOrigin writes whose files these are, as a clone does: who reads the tree
+// looks for the remote there. No git ever runs in it.
+func sayOrigin(dir, url string) error {
+	if err := os.Mkdir(filepath.Join(dir, ".git"), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ".git", "config"), []byte("[remote \"origin\"]\n\turl = \""+url+"\"\n"), 0o600)
 }
 
 // fitting leaves out files that are too large, each with its name.

@@ -24,6 +24,7 @@ import (
 	"github.com/proviso-ci/proviso/inventory"
 	"github.com/proviso-ci/proviso/plan"
 	"github.com/proviso-ci/proviso/report"
+	"github.com/proviso-ci/proviso/trust"
 )
 
 // browser is a real Chromium without a window. All that it complains about and
@@ -279,9 +280,14 @@ func pageTables(t *testing.T, b *browser) {
 	inv, p := scanned(t, truth)
 	inv.Suppressed = []inventory.Suppressed{{Finding: inv.Findings[0], By: "ignore", Reason: "accepted in OPS-12", Expires: "2027-01-31"}}
 	inv.Findings = inv.Findings[1:]
+	federated := slices.IndexFunc(inv.Paths, func(p inventory.Path) bool { return p.Credential.Kind == inventory.Federated })
+	inv.Paths[federated].Live = &inventory.Live{Grant: "deploy-shop", LastUsed: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Uses: 7}
+	inv.Trusts = []trust.Trust{{ID: "trust-1", File: "trust.json", Line: 3, Kind: trust.AWSRole, Target: trust.Target{Kind: "cloud/aws", Name: "arn:aws:iam::123456789012:role/x"}, Issuer: "https://token.actions.githubusercontent.com",
+		Conditions: []trust.Condition{{Claim: "sub", Match: trust.Glob, Values: []string{"repo:acme/shop:*"}}}}}
+	inv.Edges = []inventory.Edge{{Path: inv.Paths[federated].ID, Trust: "trust-1", Can: trust.Yes}}
 	b.open(t, pageOf(t, inv, p))
 	for tab, want := range map[string]string{
-		"paths": inv.Paths[0].Resource.Kind, "findings": "Fix:", "plan": "Deletion", "gaps": "Defined where this scan could not look", "aside": "accepted in OPS-12",
+		"paths": inv.Paths[0].Resource.Kind, "findings": "Fix:", "plan": "Deletion", "gaps": "Defined where this scan could not look", "aside": "accepted in OPS-12", "trusts": "✓ " + inv.Paths[federated].File,
 	} {
 		eval[bool](t, b, fmt.Sprintf(`document.getElementById("tab-%s").click() || true`, tab))
 		text := eval[string](t, b, fmt.Sprintf(`document.getElementById("panel-%s").textContent`, tab))
@@ -293,6 +299,10 @@ func pageTables(t *testing.T, b *browser) {
 	eval[bool](t, b, `document.querySelector("#panel-paths td button").click() || true`)
 	if text := eval[string](t, b, `document.querySelector("#panel-paths tr.detail:not([hidden])").textContent`); !strings.Contains(text, "How it gets there") {
 		t.Errorf("the details say %q", text)
+	}
+	b.set(t, "q", "served by proviso")
+	if got := eval[int](t, b, "shown.length"); got != 1 {
+		t.Errorf("%d paths are shown as served by Proviso, expected one", got)
 	}
 	unnamed := eval[[]string](t, b, `[...document.querySelectorAll("button, select, input")].filter(e => !(e.textContent || e.getAttribute("aria-label") || e.labels && e.labels.length)).map(e => e.outerHTML)`)
 	if len(unnamed) > 0 {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/proviso-ci/proviso/inventory"
 )
@@ -13,7 +14,7 @@ import (
 // csvHeader names the columns; they are stable, new ones come at the end.
 var csvHeader = []string{
 	"id", "file", "line", "ci", "job", "step", "credential_kind", "credential", "nature", "source", "resource_kind", "resource",
-	"permission", "exposed_via", "trust", "events", "environment", "runner_kind", "runner_labels", "migration", "findings", "worst_finding",
+	"permission", "exposed_via", "trust", "events", "environment", "runner_kind", "runner_labels", "migration", "findings", "worst_finding", "repository", "live_grant", "last_used",
 }
 
 // CSV writes one line for each path, by RFC 4180, for spreadsheets. A cell that
@@ -31,7 +32,12 @@ func CSV(w io.Writer, inv *inventory.Inventory) error {
 		row := []string{
 			p.ID, p.File, strconv.Itoa(p.Line), string(p.CI), p.Job, p.Step, string(p.Credential.Kind), p.Credential.Name, string(p.Credential.Nature), p.Credential.Source,
 			p.Resource.Kind, p.Resource.Name, p.Permission, p.ExposedVia, string(p.Reach.Trust), strings.Join(p.Reach.Events, " "), p.Reach.Environment,
-			p.Runner.Kind, strings.Join(p.Runner.Labels, " "), p.Migration, strconv.Itoa(count[p.ID]), string(worst[p.ID]),
+			p.Runner.Kind, strings.Join(p.Runner.Labels, " "), p.Migration, strconv.Itoa(count[p.ID]), string(worst[p.ID]), p.Repository,
+		}
+		if p.Live != nil {
+			row = append(row, p.Live.Grant, p.Live.LastUsed.UTC().Format(time.RFC3339))
+		} else {
+			row = append(row, "", "")
 		}
 		for j := range row {
 			row[j] = cell(row[j])

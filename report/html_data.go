@@ -1,10 +1,12 @@
 package report
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/proviso-ci/proviso/inventory"
 	"github.com/proviso-ci/proviso/plan"
+	"github.com/proviso-ci/proviso/trust"
 )
 
 // pageData is the inventory as the page's script reads it. Most texts of an
@@ -21,11 +23,14 @@ type pageData struct {
 	Unread     []pageGap     `json:"unread"`
 	Aside      []pageAside   `json:"aside"`
 	// GonePaths and GoneFinds count what only the earlier inventory has.
-	Since     bool      `json:"since"`
-	GonePaths int       `json:"gonePaths"`
-	GoneFinds int       `json:"goneFindings"`
-	Files     int       `json:"files"`
-	Plan      *pagePlan `json:"plan,omitempty"`
+	Since     bool `json:"since"`
+	GonePaths int  `json:"gonePaths"`
+	GoneFinds int  `json:"goneFindings"`
+	Files     int  `json:"files"`
+	// Trusts are the other ends; Edges join them with paths by their numbers.
+	Trusts []pageTrust `json:"trusts"`
+	Edges  []pageEdge  `json:"edges"`
+	Plan   *pagePlan   `json:"plan,omitempty"`
 }
 
 type pageFinding struct {
@@ -100,13 +105,13 @@ func planOf(p *plan.Plan) *pagePlan {
 // pathColumns are the members of a path in the page's data.
 var pathColumns = []string{
 	"id", "file", "ci", "dir", "job", "step", "kind", "name", "nature", "source", "rkind", "rname", "permission", "via", "trust", "events", "environment",
-	"runner", "labels", "migration", "line", "risk", "new",
+	"runner", "labels", "migration", "repository", "live", "line", "risk", "new",
 }
 
 // dataOf makes the page's data.
 func dataOf(r *Report) *pageData {
 	inv := r.Inventory
-	d := &pageData{Columns: pathColumns, Paths: make([][]int, 0, len(inv.Paths)), Findings: []pageFinding{}, Rules: []pageRule{}, Unresolved: []pageGap{}, Unread: []pageGap{}, Aside: []pageAside{}, Files: len(inv.Files), Plan: planOf(r.Plan)}
+	d := &pageData{Columns: pathColumns, Paths: make([][]int, 0, len(inv.Paths)), Findings: []pageFinding{}, Rules: []pageRule{}, Unresolved: []pageGap{}, Unread: []pageGap{}, Aside: []pageAside{}, Trusts: []pageTrust{}, Edges: []pageEdge{}, Files: len(inv.Files), Plan: planOf(r.Plan)}
 	index := make(map[string]int)
 	text := func(s string) int {
 		s = printable(s)
@@ -138,7 +143,7 @@ func dataOf(r *Report) *pageData {
 		d.Paths = append(d.Paths, []int{
 			text(p.ID), text(p.File), text(string(p.CI)), text(topDirectory(p.File)), text(p.Job), text(p.Step), text(string(p.Credential.Kind)), text(p.Credential.Name), text(string(p.Credential.Nature)), text(p.Credential.Source),
 			text(p.Resource.Kind), text(p.Resource.Name), text(p.Permission), text(p.ExposedVia), text(string(p.Reach.Trust)), text(strings.Join(p.Reach.Events, ", ")), text(p.Reach.Environment),
-			text(p.Runner.Kind), text(strings.Join(p.Runner.Labels, ", ")), text(p.Migration), p.Line, p.Risk(), fresh,
+			text(p.Runner.Kind), text(strings.Join(p.Runner.Labels, ", ")), text(p.Migration), text(p.Repository), text(liveWords(p.Live)), p.Line, p.Risk(), fresh,
 		})
 	}
 	for _, f := range inv.Files {
@@ -151,7 +156,68 @@ func dataOf(r *Report) *pageData {
 		d.Unresolved = append(d.Unresolved, pageGap{printable(u.File), u.Line, string(u.CI), u.Kind, printable(u.Name), printable(u.Why)})
 	}
 	d.findings(inv, number, system)
+	d.trusts(inv, number)
 	return d
+}
+
+// pageTrust is one trust, its conditions in words.
+type pageTrust struct {
+	File       string   `json:"file"`
+	Line       int      `json:"line"`
+	Kind       string   `json:"kind"`
+	Target     string   `json:"target"`
+	Issuer     string   `json:"issuer"`
+	Conditions []string `json:"conditions"`
+	Open       []string `json:"open,omitempty"`
+}
+
+// pageEdge says whether a path can use a trust.
+type pageEdge struct {
+	Path  int      `json:"path"`
+	Trust int      `json:"trust"`
+	Can   string   `json:"can"`
+	Why   []string `json:"why,omitempty"`
+}
+
+// liveWords says that a running Proviso serves a path; "" when it doesn't.
+func liveWords(l *inventory.Live) string {
+	if l == nil {
+		return ""
+	}
+	return fmt.Sprintf("grant %s, %s, last on %s", l.Grant, plural(l.Uses, "use"), l.LastUsed.UTC().Format("2006-01-02 15:04"))
+}
+
+// trusts adds the other ends and what leads to them.
+func (d *pageData) trusts(inv *inventory.Inventory, number map[string]int) {
+	index := make(map[string]int, len(inv.Trusts))
+	for i := range inv.Trusts {
+		t := &inv.Trusts[i]
+		index[t.ID] = i
+		out := pageTrust{File: printable(t.File), Line: t.Line, Kind: string(t.Kind), Target: printable(t.Target.Name + " (" + t.Target.Kind + ")"), Issuer: printable(t.Issuer), Conditions: []string{}}
+		switch {
+		case t.NoAudience:
+			out.Conditions = append(out.Conditions, "any audience")
+		case len(t.Audiences) > 0:
+			out.Conditions = append(out.Conditions, printable("aud is "+strings.Join(t.Audiences, " or ")))
+		}
+		for _, c := range t.Conditions {
+			is := map[bool]string{false: " is ", true: " is not "}[c.Not]
+			if c.Match != trust.Exact {
+				is += string(c.Match) + " "
+			}
+			out.Conditions = append(out.Conditions, printable(c.Claim+is+strings.Join(c.Values, " or ")))
+		}
+		for _, u := range t.Unresolved {
+			out.Open = append(out.Open, printable(u.Why))
+		}
+		d.Trusts = append(d.Trusts, out)
+	}
+	for _, e := range inv.Edges {
+		p, known := number[e.Path]
+		if t, ok := index[e.Trust]; ok && known {
+			d.Edges = append(d.Edges, pageEdge{p, t, string(e.Can), e.Why})
+		}
+	}
 }
 
 // findings adds the findings, worst first, with the rules that made them.

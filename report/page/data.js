@@ -4,10 +4,13 @@ const NUMBERS = new Set(["line", "risk", "new"]);
 const P = D.paths.map((row, n) => {
   const p = { n, findings: [] };
   D.columns.forEach((c, i) => { p[c] = NUMBERS.has(c) ? row[i] : D.texts[row[i]]; });
-  p.hay = [p.file, p.job, p.step, p.name, p.source, p.rkind, p.rname, p.permission, p.via, p.events, p.environment, p.runner, p.labels, p.ci, p.kind.replaceAll("_", " "), p.trust.replaceAll("_", " ")].join("\n").toLowerCase();
+  p.hay = [p.file, p.job, p.step, p.name, p.source, p.rkind, p.rname, p.permission, p.via, p.events, p.environment, p.runner, p.labels, p.ci, p.repository, p.live ? "served by proviso " + p.live : "", p.kind.replaceAll("_", " "), p.trust.replaceAll("_", " ")].join("\n").toLowerCase();
   return p;
 });
 D.findings.forEach((f, n) => { f.n = n; for (const i of f.paths || []) P[i].findings.push(f); });
+for (const p of P) p.edges = [];
+for (const t of D.trusts) t.edges = [];
+for (const e of D.edges) { P[e.path].edges.push(e); D.trusts[e.trust].edges.push(e); }
 const RULES = new Map(D.rules.map(r => [r.name, r]));
 
 const KINDS = ["static_secret", "service_connection", "ambient", "federated", "platform_token"];

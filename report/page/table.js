@@ -9,7 +9,7 @@ const badge = s => el("span", { class: "severity s-" + s }, s);
 
 const PATH_COLUMNS = [
   { title: "Reach", by: p => TRUSTS.indexOf(p.trust), cell: p => [reach(p.trust)] },
-  { title: "Credential", by: p => p.name.toLowerCase(), cell: p => [el("strong", {}, p.name), p.source && " from " + p.source, el("br"), kindBadge(p), p.new === 1 && el("span", { class: "new" }, "new")] },
+  { title: "Credential", by: p => p.name.toLowerCase(), cell: p => [el("strong", {}, p.name), p.source && " from " + p.source, el("br"), kindBadge(p), p.new === 1 && el("span", { class: "new" }, "new"), p.live && el("span", { class: "live", title: p.live }, "served by Proviso")] },
   { title: "Resource", by: p => p.rkind + " " + p.rname.toLowerCase(), cell: p => [p.rname === "unknown" ? el("em", {}, "name not in the file") : p.rname, el("br"), el("span", { class: "small" }, p.rkind)] },
   { title: "Job", by: p => p.file + "\n" + String(p.line).padStart(7, "0"), cell: p => [p.job || "(whole file)", p.step && el("span", { class: "small" }, " › " + p.step), el("br"), place(p.file, p.line)] },
   { title: "Findings", by: p => -p.findings.length, cell: p => [p.findings.length ? badge(p.findings[0].severity) : "", p.findings.length > 1 && " +" + (p.findings.length - 1)] },
@@ -46,11 +46,30 @@ function pathPanel() {
 function pathDetail(p) {
   const rows = [
     ["How it gets there", p.via], ["Permission", p.permission], ["Started by", p.events], ["Environment", p.environment],
-    ["Runner", p.runner + (p.labels ? ": " + p.labels : "")], ["CI", p.ci], ["Replace it", p.migration], ["Id", p.id],
+    ["Runner", p.runner + (p.labels ? ": " + p.labels : "")], ["CI", p.ci], ["Repository", p.repository], ["Served by Proviso", p.live], ["Replace it", p.migration], ["Id", p.id],
   ].filter(([, v]) => v);
   const list = el("dl", {}, ...rows.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
-  return el("div", {}, list, ...p.findings.map(f => el("p", { class: "finding-line" }, badge(f.severity), " " + f.message + (f.fix ? " Fix: " + f.fix : ""))));
+  const ends = p.edges.map(e => el("p", { class: "small" }, CAN_WORDS[e.can] + " " + D.trusts[e.trust].target + (e.why ? ": " + e.why.join("; ") : "")));
+  return el("div", {}, list, ...ends, ...p.findings.map(f => el("p", { class: "finding-line" }, badge(f.severity), " " + f.message + (f.fix ? " Fix: " + f.fix : ""))));
 }
+
+const CAN_WORDS = { yes: "✓ accepted at", no: "✕ refused at", unknown: "? perhaps accepted at" };
+
+// trustPanel shows the other ends of federations: what each accepts, and which of the shown paths get in.
+function trustPanel() {
+  const set = new Set(shown.map(p => p.n));
+  const list = D.trusts.filter(t => trustShown(t, set)), limit = limits.trusts || PAGE;
+  if (!list.length) return empty("No trust fits these filters.");
+  const head = el("tr", {}, ...["Target", "Accepts", "Who gets in", "Where"].map(t => el("th", { scope: "col" }, t)));
+  const who = t => {
+    const jobs = new Map();
+    for (const e of t.edges) if (set.has(e.path) && e.can !== "no") { const p = P[e.path]; jobs.set(p.file + " › " + p.job, e.can); }
+    if (!jobs.size) return [el("em", {}, t.edges.length ? "none of the shown paths" : "nothing that was scanned")];
+    return [...jobs].slice(0, 6).map(([job, can]) => el("div", { class: "place" }, (can === "yes" ? "✓ " : "? ") + job)).concat(jobs.size > 6 ? [el("div", { class: "small" }, "and " + (jobs.size - 6) + " more")] : []);
+  };
+  return [el("div", { class: "scroll" }, el("table", { class: "wide" }, el("thead", {}, head), el("tbody", {}, ...list.slice(0, limit).map(t => el("tr", {}, el("td", {}, t.target, el("br"), el("span", { class: "small" }, t.kind)), el("td", {}, el("div", { class: "small" }, t.issuer || "an issuer that the file doesn't name"), ...t.conditions.map(c => el("div", {}, c)), ...(t.open || []).map(o => el("div", { class: "small" }, "open: " + o))), el("td", {}, ...who(t)), el("td", {}, place(t.file, t.line))))))), moreButton("trusts", list.length, limit)];
+}
+const trustShown = (t, set) => !filtered() || t.edges.some(e => set.has(e.path)) || !(S.kind || S.rkind || S.trust || S.ci || S.focus || S.finding) && textShown([t.file, t.target, t.kind, t.issuer, ...t.conditions]);
 
 function moreButton(name, all, limit) {
   if (all <= limit) return "";
@@ -106,6 +125,8 @@ const PANELS = [
   { name: "gaps", title: () => "Not seen (" + (D.unresolved.filter(gapShown).length + D.unread.filter(gapShown).length) + ")", draw: gapPanel },
 ];
 if (D.aside.length) PANELS.push({ name: "aside", title: () => "Put aside (" + D.aside.length + ")", draw: asidePanel });
+
+if (D.trusts.length) PANELS.splice(2, 0, { name: "trusts", title: () => { const set = new Set(shown.map(p => p.n)); return "Trust (" + D.trusts.filter(t => trustShown(t, set)).length + ")"; }, draw: trustPanel });
 
 let active = "paths";
 function drawTables(name) {
