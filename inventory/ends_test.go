@@ -125,6 +125,13 @@ func indented(s string) string {
 	return "    " + s + "\n"
 }
 
+// A branch that a filter excludes is none that the token can name.
+func TestExcludedBranches(t *testing.T) {
+	if got := refPatterns([]string{"main", "!next", "release/**", "v[12].x"}); !slices.Equal(got, []string{"main", "release/*", "v*.x"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 // A job can use what it doesn't name, too: it may ask for any audience.
 func TestEdgesThatNobodyAskedFor(t *testing.T) {
 	inv := inspect(t, txtar.Parse([]byte(`
