@@ -111,6 +111,11 @@ func run(ctx context.Context, proviso string, d time.Duration) (bool, error) {
 	fmt.Printf("  %-58s %9.1f us\n", "one, linted and signed", float64(each.Nanoseconds())/1e3)
 	c.check("rate : bare rate of x509.CreateCertificate (P-256)", share, 0.7, "x", share >= 0.7)
 
+	fmt.Println("\nThe runner's evidence")
+	if err := measureRunner(ctx, &c, base.cpu); err != nil {
+		return false, err
+	}
+
 	fmt.Println("\nA thousand grants, each with a policy package of its own")
 	many, err := world.cheapest(ctx, shape{grants: 1000}, d)
 	if err != nil {

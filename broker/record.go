@@ -204,11 +204,8 @@ func carried(job identity.Job, run runner.Runner) audit.Carried {
 		return audit.Carried{}
 	}
 	c := audit.Carried{Expires: job.Expires()}
-	h := sha256.New()
-	fmt.Fprintf(h, "carried\n%s\n", job.TokenHash())
-	h.Sum(c.Token[:0])
-	fmt.Fprintf(h, "%q\n%q\n%q\n", run.Name(), run.ID(), run.SPIFFEID())
-	h.Sum(c.With[:0])
+	c.Token = sha256.Sum256(fmt.Appendf(nil, "carried\n%s\n", job.TokenHash()))
+	c.With = sha256.Sum256(fmt.Appendf(nil, "carried\n%s\n%q\n%q\n%q\n", job.TokenHash(), run.Name(), run.ID(), run.SPIFFEID()))
 	return c
 }
 

@@ -174,6 +174,9 @@ type Request struct {
 	Grant string
 	// SubjectToken is the job's own token.
 	SubjectToken string
+	// SubjectTokenType says what it is; "" is a job's token, and
+	// proviso.TokenTypeJWTSVID the JWT-SVID of a workload that asks for itself.
+	SubjectTokenType string
 	// ActorToken is the runner's JWT-SVID, or other evidence of ActorTokenType, or "".
 	ActorToken, ActorTokenType string
 	// Scope narrows; none means what the grant gives.

@@ -286,6 +286,17 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 	return token, s.look(token)
 }
 
+// Asks reports whether the job asks its platform for each token, and says whom it
+// is for.
+func (s *Source) Asks() bool { return s.again && s.chooses }
+
+// For gives the same source with another audience.
+func (s *Source) For(audience string) *Source {
+	other := *s
+	other.audience = audience
+	return &other
+}
+
 // IsTokenVariable reports whether a variable holds a job's token, or something
 // with which one can be had, so that whoever has it can buy what the job may
 // have. chosen is Lookup.Variable.

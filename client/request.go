@@ -25,7 +25,7 @@ func (r Request) form() (url.Values, error) {
 	form := url.Values{
 		"grant_type":         {proviso.GrantTypeTokenExchange},
 		"subject_token":      {r.SubjectToken},
-		"subject_token_type": {proviso.TokenTypeJWT},
+		"subject_token_type": {cmp.Or(r.SubjectTokenType, proviso.TokenTypeJWT)},
 		"audience":           {r.Grant},
 	}
 	if r.ActorToken != "" {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"crypto/tls"
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/proviso-ci/proviso"
@@ -103,4 +105,21 @@ func TestGrantTakesRunnersOfItsDomains(t *testing.T) {
 	y.try("its own fleet", &own, y.token(lab.Job{}), "own", "", "")
 	y.try("the partner's runner of the same id", &foreign, y.token(lab.Job{}), "own", broker.CodeRunnerEntry, proviso.StageRunner)
 	y.try("where the partner counts", &foreign, y.token(lab.Job{}), "any", "", "")
+}
+
+// proviso exec --runner x509 asks for a job's token that serves with the key of
+// the runner's X.509-SVID alone, where the platform lets it.
+func TestExecBindsTheJobToTheRunnersKey(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.serve()
+	y.fleet.Serve("/runner/own")
+	ca := y.write("web.pem", string(y.web.PEM()))
+	job := y.github.Start(lab.Job{})
+	cmd := exec.CommandContext(t.Context(), "proviso", "exec", "--grant", "key", "--runner", "x509", "--ca", ca, "--broker", y.url, "--", "true")
+	cmd.Env = append(os.Environ(), made(job.Environment(y.url))(t)...)
+	cmd.Env = append(cmd.Env, "SPIFFE_ENDPOINT_SOCKET="+y.fleet.Socket())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 }

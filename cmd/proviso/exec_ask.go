@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -24,6 +25,7 @@ import (
 	"github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/internal/jose"
 	"github.com/proviso-ci/proviso/pass"
+	"github.com/proviso-ci/proviso/runner"
 )
 
 // asking is what exec and token have in common: which grant, from which broker,
@@ -67,10 +69,12 @@ type asker struct {
 	asking
 	source *client.Source
 	client *client.Client
-	socket string // of the Workload API, for a JWT-SVID; "" asks without
-	strict bool   // no JWT-SVID is an error, not a note
-	shows  string // the kind of the machine's own evidence; "" shows none
-	proves string // thumbprint of the key that the request proves; "" without
+	socket string                    // of the Workload API, for a JWT-SVID; "" asks without
+	strict bool                      // no JWT-SVID is an error, not a note
+	svid   *client.RunnerCertificate // for mutual TLS; nil without
+	held   *tls.Certificate          // the one of the request that is made now
+	shows  string                    // the kind of the machine's own evidence; "" shows none
+	proves string                    // thumbprint of the key that the request proves; "" without
 	req    client.Request
 	key    *ecdsa.PrivateKey // for x509 and dpop
 	used   [32]byte          // hash of the last job token that was sent
@@ -244,9 +248,27 @@ func (k *asker) findRunner(ctx context.Context, conf *client.Config) error {
 	if err != nil {
 		return refused(err)
 	}
-	conf.Certificate = cert.Certificate
+	k.svid = cert
+	conf.Certificate = func() (*tls.Certificate, error) { return k.held, nil }
 	k.close = func() { _ = cert.Close() }
 	return nil
+}
+
+// bind holds on to one X.509-SVID for one request, and makes the job's token
+// serve together with its key only, where the job can ask for such a token: a
+// copy of it is then useless on any other machine.
+func (k *asker) bind() (source *client.Source, err error) {
+	if k.svid == nil {
+		return k.source, nil
+	}
+	if k.held, err = k.svid.Certificate(); err != nil {
+		return nil, err
+	}
+	jkt := runner.KeyThumbprint(k.held.Leaf)
+	if jkt == "" || !k.source.Asks() {
+		return k.source, nil
+	}
+	return k.source.For(proviso.KeyedAudience(k.audience, jkt)), nil
 }
 
 // errSameToken: the source gave again what was already used.
@@ -266,7 +288,11 @@ func (k *asker) ask(ctx context.Context) (*proviso.TokenResponse, error) {
 }
 
 func (k *asker) askOnce(ctx context.Context) (*proviso.TokenResponse, error) {
-	token, err := k.source.Token(ctx)
+	source, err := k.bind()
+	if err != nil {
+		return nil, err
+	}
+	token, err := source.Token(ctx)
 	if err != nil {
 		return nil, err
 	}

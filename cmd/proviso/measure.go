@@ -22,6 +22,15 @@ func measure(m *server.Metrics, b *broker.Broker, log *audit.Log, policies *poli
 	m.Gauge("proviso_policy_revision", "The active revision of the policies.", func() float64 { return float64(policies.Status().Revision) })
 	m.Gauge("proviso_policy_rejected", "1 while the policy directory holds something that can't be activated.",
 		func() float64 { return truth(policies.Status().Rejected != nil) })
+	m.Gauge("proviso_trust_domains_refused", "Trust domains whose SVIDs are refused, because their keys could not be had or are too old.", func() float64 {
+		refused := 0
+		for _, s := range b.Runners.Status() {
+			if !s.Usable {
+				refused++
+			}
+		}
+		return float64(refused)
+	})
 	for _, s := range identities.Status() {
 		name := s.Name
 		m.IssuerGauge("proviso_issuer_keys_age_seconds", "How long ago the issuer's keys were fetched.", name, func() float64 {
