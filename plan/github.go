@@ -77,12 +77,19 @@ type ghUse struct {
 var secretRef = regexp.MustCompile(`(?i)secrets\s*(?:\.\s*([A-Za-z_][A-Za-z0-9_-]*)|\[\s*'([^']*)'\s*\])`)
 var exactRef = regexp.MustCompile(`^\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}$`)
 
+// maxUses bounds the references to a secret in one job; with more of them the
+// patched text still names it, and there is no patch.
+const maxUses = 500
+
 // uses lists the references to some secrets in a job, in the order of the file.
 func (j *ghJob) uses(names []string) []ghUse {
 	var out []ghUse
 	scan := func(u ghUse) {
 		for _, m := range secretRef.FindAllStringSubmatch(text(u.val), -1) {
 			name := m[1] + m[2]
+			if len(out) >= maxUses {
+				return
+			}
 			if i := slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, name) }); i >= 0 {
 				u.name = names[i]
 				e := exactRef.FindStringSubmatch(strings.TrimSpace(u.val.Value))
@@ -129,16 +136,28 @@ func deref(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// maxNodes bounds a walk that follows aliases: they can stand for each other
+// until the text would fill the universe. What a walk leaves out is found by
+// the scan of the patched text.
+const maxNodes = 100_000
+
+// walkScalars visits the scalars below a node, those that aliases stand for too.
 func walkScalars(n *yaml.Node, depth int, visit func(*yaml.Node)) {
-	if n = deref(n); n == nil || depth > 50 {
-		return
+	left := maxNodes
+	var walk func(n *yaml.Node, depth int)
+	walk = func(n *yaml.Node, depth int) {
+		if n = deref(n); n == nil || depth > 50 || left <= 0 {
+			return
+		}
+		left--
+		if n.Kind == yaml.ScalarNode {
+			visit(n)
+		}
+		for _, c := range n.Content {
+			walk(c, depth+1)
+		}
 	}
-	if n.Kind == yaml.ScalarNode {
-		visit(n)
-	}
-	for _, c := range n.Content {
-		walkScalars(c, depth+1, visit)
-	}
+	walk(n, depth)
 }
 
 // step gives a step that can be edited.

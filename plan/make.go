@@ -32,7 +32,7 @@ type Options struct {
 	Record map[string]*Use
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
-	// MaxBytes is the largest pipeline that is patched; 0 is 4 MiB.
+	// MaxBytes is the largest pipeline that is patched; 0 is 1 MiB.
 	MaxBytes int64
 }
 
@@ -64,7 +64,7 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 		opt.Now = time.Now
 	}
 	if opt.MaxBytes <= 0 {
-		opt.MaxBytes = 4 << 20
+		opt.MaxBytes = 1 << 20
 	}
 	if opt.Broker != "" && !brokerURL.MatchString(opt.Broker) {
 		return nil, fmt.Errorf("plan: the broker's URL is %q; it looks like https://proviso.example.com", oneLine(opt.Broker))

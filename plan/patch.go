@@ -159,8 +159,17 @@ func patchable(ci inventory.CI) bool {
 }
 
 // edit makes the edits for some jobs of a pipeline.
-func (d *draft) edit(file, before string, ids []string) (*doc, map[string]error) {
-	errs := make(map[string]error)
+func (d *draft) edit(file, before string, ids []string) (made *doc, errs map[string]error) {
+	errs = make(map[string]error)
+	// A file that nobody thought of costs its own patch, never the plan.
+	defer func() {
+		if recover() != nil {
+			for _, id := range ids {
+				errs[id] = errors.New("the pipeline has a shape that the maker of patches does not know")
+			}
+			made = nil
+		}
+	}()
 	fail := func(err error) (*doc, map[string]error) {
 		for _, id := range ids {
 			errs[id] = err

@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -238,6 +239,40 @@ func TestAWrongPatchIsNotShown(t *testing.T) {
 		}
 		if len(it.Proof) == 0 || len(it.Deletion) == 0 || it.Trust == nil {
 			t.Errorf("a patch that %s: the rest of the item is missing", name)
+		}
+	}
+}
+
+// Files that are made to cost, or to break the maker of patches, cost their own
+// patch and nothing else.
+func TestHostileFilesCostLittle(t *testing.T) {
+	var laughs strings.Builder
+	laughs.WriteString("on: push\nx0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n")
+	for i := 1; i < 40; i++ {
+		fmt.Fprintf(&laughs, "x%d: &a%d [*a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d, *a%d]\n", i, i, i-1, i-1, i-1, i-1, i-1, i-1, i-1, i-1)
+	}
+	many := strings.Repeat("      - run: x ${{ secrets.PYPI }}\n", 20_000)
+	for name, text := range map[string]string{
+		"laughs":    laughs.String() + "jobs:\n  a:\n    runs-on: ubuntu-latest\n    strategy: {matrix: {x: *a39}}\n    steps:\n      - uses: pypa/gh-action-pypi-publish@release/v1\n        with: {password: '${{ secrets.PYPI }}'}\n",
+		"many":      "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n" + many,
+		"deep":      "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: x ${{ secrets.PYPI }}\n        env: " + strings.Repeat("[", 300) + strings.Repeat("]", 300) + "\n",
+		"loop":      "on: push\njobs: &j\n  a: *j\n  b:\n    runs-on: ubuntu-latest\n    steps: [{run: 'x ${{ secrets.PYPI }}'}]\n",
+		"empty":     "on: push\njobs:\n  a:\n    runs-on:\n    steps:\n      -\n      - \n        with:\n        env: {}\n      - run: x ${{ secrets.PYPI }}\n        env:\n",
+		"umlaut":    "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - {name: 'äöü', run: 'ä ${{ secrets.PYPI }}'}\n      - env: {Ä: '${{ secrets.PYPI }}'}\n        run: ü\n",
+		"two":       "on: push\njobs: {}\n---\non: push\njobs:\n  a:\n    runs-on: x\n    steps:\n      - run: x ${{ secrets.PYPI }}\n",
+		"quoted":    "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: \"x \\\n          ${{ secrets.PYPI }}\"\n      - run: 'it''s ${{ secrets.PYPI }}'\n",
+		"same line": "on: push\njobs:\n  a: {runs-on: ubuntu-latest, steps: [{run: 'x ${{ secrets.PYPI }}'}]}\n",
+	} {
+		dir := t.TempDir()
+		put(t, dir, ".github/workflows/x.yml", text)
+		p := planOf(t, dir, Options{}) // without a bound it would not come back
+		wellFormed(t, p)
+		for _, it := range p.Items {
+			for _, m := range it.Manual {
+				if strings.Contains(m.Why, "does not know") {
+					t.Errorf("%s: the maker of patches panicked", name)
+				}
+			}
 		}
 	}
 }
