@@ -83,6 +83,15 @@ func VerifyCMS(data []byte, cert *x509.Certificate) ([]byte, error) {
 	return s.content, s.verify(cert)
 }
 
+// ReadCMS reads a message, and gives what its signature is to cover.
+func ReadCMS(data []byte) ([]byte, error) {
+	s, err := parseSignedData(data)
+	if err != nil {
+		return nil, err
+	}
+	return s.content, nil
+}
+
 // ReadTPM reads bytes as each of the structures that come from strangers.
 func ReadTPM(data []byte) {
 	_, _ = attestationKey(data)
