@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
+	"slices"
 	"strings"
 	"time"
 
@@ -254,8 +255,7 @@ func (k *earKind) answered(claims document.Value, asked, key string) (challenge,
 // doesn't know.
 func elsewhereIfUnknownKey(err error) error {
 	r := proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeInternal)
-	switch r.Code {
-	case proviso.CodeJWTUnknownKID, proviso.CodeJWTSignature, proviso.CodeJWTKIDMissing:
+	if slices.Contains([]proviso.Code{proviso.CodeJWTUnknownKID, proviso.CodeJWTSignature, proviso.CodeJWTKIDMissing}, r.Code) {
 		return &elsewhere{r}
 	}
 	return err

@@ -178,7 +178,7 @@ func (v *Verifier) sameKey(ctx context.Context, machine, key string, launched ti
 		if age := now.Sub(launched); age >= maxAge {
 			return refuse(CodeEvidenceStale, "the machine was launched %s ago and has never brought a key; within %s of its launch it could have: relaunch it", age.Round(time.Second), maxAge)
 		}
-		if first, err = v.keys.BindRunnerKey(id, [32]byte(proved), now); err != nil {
+		if first, err = v.keys.BindRunnerKey(ctx, id, [32]byte(proved), now); err != nil {
 			return proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeReplayStore)
 		}
 	}

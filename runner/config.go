@@ -118,7 +118,7 @@ func (c *Config) ResolvePaths(dir string) {
 			*name = filepath.Join(dir, *name)
 		}
 	}
-	c.EvidenceConfig.resolve(dir)
+	c.resolve(dir)
 }
 
 // Problem is one thing wrong with the configuration. Path begins below

@@ -30,13 +30,13 @@ func (db *DB) RunnerKey(ctx context.Context, machine [32]byte) (key [32]byte, kn
 
 // BindRunnerKey gives a machine its key, durably, and returns the one that it
 // has: of two that come at the same time, the first counts.
-func (db *DB) BindRunnerKey(machine, key [32]byte, now time.Time) ([32]byte, error) {
+func (db *DB) BindRunnerKey(ctx context.Context, machine, key [32]byte, now time.Time) ([32]byte, error) {
 	t, err := db.Begin()
 	if err != nil {
 		return [32]byte{}, err
 	}
 	defer t.Rollback()
-	ctx := context.Background() // a transaction is ended, not abandoned
+	ctx = context.WithoutCancel(ctx) // a transaction is ended, not abandoned
 	for _, s := range []struct {
 		text string
 		args []any
