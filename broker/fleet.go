@@ -104,21 +104,27 @@ func (e *Enrolment) owns(id string) bool { return e != nil && strings.HasPrefix(
 // any more. A runner of the own trust domain has joined, or is none: an SVID of
 // that domain under its name, from wherever, is not enough.
 func (b *Broker) standing(run runner.Runner) error {
-	if run.IsZero() {
+	switch {
+	case run.IsZero():
 		return nil
+	case run.SPIFFEID() == "":
+		return b.Fleet.Admits(run.Name()+"/"+run.ID(), run.Issued())
 	}
-	name, issued := run.SPIFFEID(), run.Issued()
-	if name == "" {
-		return b.Fleet.Admits(run.Name()+"/"+run.ID(), issued)
+	return b.svidStanding(run.SPIFFEID(), run.Issued(), run.Attestation() == runner.AttestationX509, b.Enrolment.owns(run.SPIFFEID()))
+}
+
+// svidStanding is the standing of who an SVID names: of the runner that a
+// workload runs on, where that is what it names. mustJoin is set where nobody is
+// admitted who didn't join.
+func (b *Broker) svidStanding(id string, issued time.Time, certificate, mustJoin bool) error {
+	if !b.Enrolment.owns(id) {
+		return b.Fleet.Admits(id, issued)
 	}
-	if !b.Enrolment.owns(name) {
-		return b.Fleet.Admits(name, issued)
-	}
-	name, _, _ = strings.Cut(name, workloadSegment)
-	if run.Attestation() == runner.AttestationX509 {
+	name, _, isWorkload := strings.Cut(id, workloadSegment)
+	if certificate && !issued.IsZero() {
 		issued = issued.Add(pass.MaxSkew) // it was backdated by as much
 	}
-	if known, ok := b.Fleet.Get(name); !ok || known.Joined.IsZero() && known.Banned.IsZero() {
+	if known, ok := b.Fleet.Get(name); (mustJoin || isWorkload) && (!ok || known.Joined.IsZero() && known.Banned.IsZero()) {
 		return proviso.Refuse(proviso.StageRunner, fleet.CodeRunnerMustJoin, "no runner has joined as %s: give its agent a join token", name)
 	}
 	return b.Fleet.Admits(name, issued)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -312,8 +311,8 @@ func (b *Broker) who(ctx context.Context, req Request) (identity.Job, error) {
 		return identity.Job{}, err
 	}
 	id := job.Identity().Subject
-	name, _, _ := strings.Cut(id, workloadSegment)
-	if err := b.Fleet.Admits(name, job.IssuedAt()); err != nil { // a ban holds for whatever ran there
+	// A ban holds for whatever ran there.
+	if err := b.svidStanding(id, job.IssuedAt(), len(req.Evidence.Certificates) > 0, false); err != nil {
 		return identity.Job{}, err
 	}
 	return job, isClient(req, id)

@@ -123,10 +123,11 @@ func (f *ownFleet) fetchX509() (*x509svid.SVID, error) {
 }
 
 // exec runs proviso exec in a job on the machine.
-func (f *ownFleet) exec(program string) (int, string) {
+func (f *ownFleet) exec(program string, more ...string) (int, string) {
 	f.t.Helper()
 	env := made(f.github.Start(lab.Job{}).Environment(f.url))(f.t)
-	cmd := exec.Command(program, "exec", "--broker", f.url, "--ca", filepath.Join(f.dir, "web.pem"), "--grant", "deploy", "--", "true")
+	args := append([]string{"exec", "--broker", f.url, "--ca", filepath.Join(f.dir, "web.pem"), "--grant", "deploy"}, more...)
+	cmd := exec.Command(program, append(args, "--", "true")...)
 	cmd.Env = append(append(os.Environ(), env...), "SPIFFE_ENDPOINT_SOCKET=unix://"+filepath.Join(f.machine, "agent.sock"), "XDG_RUNTIME_DIR="+f.dir)
 	out, err := cmd.CombinedOutput()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
@@ -404,8 +405,13 @@ func (f *ownFleet) bansAndReadmits(agent *process) {
 		t.Errorf("after the ban was lifted: %s", r)
 	}
 	rejoin := func() {
+		joins := func() int { return strings.Count(agent.log.String(), `"msg":"joined"`) }
+		before := joins()
 		f.write("join.token", f.joinToken("r1"))
-		eventually(t, "the agent joins by the new token", func() bool { _, err := f.fetchX509(); return err == nil })
+		eventually(t, "the agent joins by the new token", func() bool {
+			_, err := f.fetchX509()
+			return err == nil && joins() > before
+		})
 	}
 	rejoin()
 	if r := ask(); r.refused.Code != "runner_superseded" {
@@ -421,4 +427,9 @@ func (f *ownFleet) bansAndReadmits(agent *process) {
 		t.Errorf("before it was attested again: %d: %s", code, said)
 	}
 	rejoin()
+	for _, by := range []string{"jwt", "x509"} { // the certificate is backdated, and counts nevertheless
+		if code, said := f.exec("proviso", "--runner", by); code != 0 {
+			t.Errorf("by %s after the new join: %d: %s", by, code, said)
+		}
+	}
 }
