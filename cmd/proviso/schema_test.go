@@ -30,7 +30,7 @@ const (
 func fieldComments(t *testing.T) map[string]string {
 	t.Helper()
 	comments := map[string]string{}
-	for _, dir := range []string{"cmd/proviso", "server", "broker", "policy", "facts", "credential", "runner", "identity", "pass", "gate"} {
+	for _, dir := range []string{"cmd/proviso", "server", "broker", "policy", "facts", "credential", "runner", "identity", "pass", "gate", "agent"} {
 		for _, file := range made(filepath.Glob(filepath.Join("../..", dir, "*.go")))(t) {
 			if strings.HasSuffix(file, "_test.go") {
 				continue
@@ -102,6 +102,9 @@ func TestSchemaAndReferenceAreGenerated(t *testing.T) {
 	generated(t, operateFile, func(page []byte) []byte {
 		page = between(t, page, "configuration", reference(t, schema))
 		return between(t, page, "gate's file", table(t, schemaOf(t, &gateConfig{}, ""), ""))
+	})
+	generated(t, "../../docs/fleet.md", func(page []byte) []byte {
+		return between(t, page, "agent's file", table(t, schemaOf(t, &runnerConfig{}, ""), ""))
 	})
 }
 
