@@ -23,7 +23,7 @@ dev: system build ## keep the demo's lab running and print commands to try
 system: ## install what the demo needs from Debian (git, openssh-client, gnupg, nginx)
 	@./scripts/system
 
-system-tests: ## install what the tests need besides (chromium, graphviz)
+system-tests: ## install what the tests need besides (chromium, graphviz, jq)
 	@./scripts/system tests
 
 test: system-tests ## every test, once

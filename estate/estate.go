@@ -77,7 +77,11 @@ func (e *Estate) clock() Clock {
 
 // open makes the estate's own directory in the cache and locks it: two runs would undo each other.
 func (e *Estate) open() (unlock func(), err error) {
-	e.dir = filepath.Join(e.Cache, directoryName(e.Name))
+	cache, err := filepath.Abs(e.Cache) // git runs in another directory
+	if err != nil {
+		return nil, fmt.Errorf("estate: the cache can't be made: %w", err)
+	}
+	e.dir = filepath.Join(cache, directoryName(e.Name))
 	for _, d := range []string{"", "git", "tree", "new", "home", "state"} {
 		if err := os.MkdirAll(filepath.Join(e.dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("estate: the cache can't be made: %w", err)
