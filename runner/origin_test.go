@@ -133,6 +133,8 @@ func TestBundleEndpointThatFails(t *testing.T) {
 	if st := f.ask(); !st.Usable || st.Problem != nil || f.show() != nil {
 		t.Fatalf("it came back: %+v", st)
 	}
+	elsewhere := made(f.partner.Impostor())(t) // trusted by the web as much
+	t.Cleanup(func() { _ = elsewhere.Close() })
 	for _, c := range []struct {
 		name   string
 		faults lab.Faults
@@ -140,7 +142,7 @@ func TestBundleEndpointThatFails(t *testing.T) {
 	}{
 		{"down", lab.Faults{Down: true}, runner.CodeBundleEndpoint},
 		{"an error", lab.Faults{Status: 500}, runner.CodeBundleEndpoint},
-		{"a redirect", lab.Faults{Redirect: b.URL}, runner.CodeBundleEndpoint},
+		{"a redirect", lab.Faults{Redirect: made(elsewhere.BundleEndpoint(f.web))(t)}, runner.CodeBundleEndpoint},
 		{"a login page", lab.Faults{NotJSON: true}, proviso.CodeBundleMalformed},
 		{"without end", lab.Faults{Huge: 2 << 20}, proviso.CodeBundleMalformed},
 	} {
