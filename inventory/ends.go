@@ -214,8 +214,9 @@ func platformOf(ci CI) string {
 		return "bitbucket"
 	case Azure:
 		return "azure-devops"
+	default:
+		return "" // no identity tokens, or none of the system's own
 	}
-	return ""
 }
 
 // repositoryClaims are claims that say whose job it is.

@@ -329,6 +329,7 @@ func names(p *Path, t *trust.Trust) bool {
 			if target == "grant:"+t.Target.Name {
 				return true
 			}
+		case trust.AzureCredential, trust.Kubernetes, trust.KubernetesRole: // a job names them by ids, or not at all
 		}
 	}
 	return false

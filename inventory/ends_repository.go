@@ -68,7 +68,7 @@ func remoteOf(dir string) repository {
 	if err != nil {
 		return repository{}
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	var first repository
 	section := ""
 	for lines := bufio.NewScanner(io.LimitReader(f, maxGitConfig)); lines.Scan(); {

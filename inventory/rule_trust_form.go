@@ -53,8 +53,9 @@ func audienceFix(t *trust.Trust) string {
 		return "Set bound_audiences to the URL of this vault, and ask for it in the job."
 	case trust.Kubernetes:
 		return "Set issuer.audiences to a name of this cluster."
+	default:
+		return "Name an audience that only this target uses."
 	}
-	return "Name an audience that only this target uses."
 }
 
 var ruleTrustOldSubject = Rule{

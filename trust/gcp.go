@@ -179,11 +179,11 @@ func (s *scan) gcpBound(b gcpBinding, p gcpProvider, who, pool string) {
 		t.Conditions[i].Inherited = true
 	}
 	kind, value, _ := strings.Cut(who, "/")
-	switch {
-	case kind == "*":
-	case kind == "subject":
+	switch kind {
+	case "*":
+	case "subject":
 		t.add(Condition{Claim: firstOf(p.claim("google.subject"), "sub"), Match: Exact, Values: []string{value}, Line: b.line})
-	case kind == "group":
+	case "group":
 		t.add(Condition{Claim: firstOf(p.claim("google.groups"), "google.groups"), Match: Exact, Values: []string{value}, Line: b.line})
 	default:
 		claim := p.claim(kind)

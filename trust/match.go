@@ -161,6 +161,7 @@ func (c *Condition) one(want, has string) Answer {
 			}
 		}
 		return Unknown
+	case Expression: // not evaluated
 	}
 	return Unknown
 }

@@ -165,12 +165,12 @@ func (s *scan) walk() (modules map[string][]string, files []string, err error) {
 		return modules, files, nil
 	}
 	seen := 0
-	err = filepath.WalkDir(s.root, func(p string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(s.root, func(p string, d fs.DirEntry, failed error) error {
 		switch {
-		case err != nil && p == s.root:
-			return err
-		case err != nil:
-			return nil
+		case failed != nil && p == s.root:
+			return failed
+		case failed != nil:
+			return nil // a directory that can't be read hides its files; there is nothing to say about them
 		case d.IsDir() && p != s.root && slices.Contains(skipDirs, d.Name()):
 			return filepath.SkipDir
 		case !d.Type().IsRegular():
@@ -209,7 +209,7 @@ func (s *scan) read(rel string, limit int64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return "", err
