@@ -30,11 +30,20 @@ func main() {
 	proviso := flag.String("proviso", "bin/proviso", "the binary to measure")
 	seconds := flag.Int("seconds", 4, "how long each load runs")
 	profile := flag.String("profile", "", "also write a CPU profile of the broker under load to this file, and end there")
+	estate := flag.Bool("inventory", false, "measure the inventory alone")
 	child := flag.String("child", "", "internal: run as this child process")
 	flag.Parse()
 	if *child != "" {
 		fmt.Fprintln(os.Stderr, servePart(*child))
 		os.Exit(2)
+	}
+	if *estate {
+		var c claims
+		if err := measureInventory(context.Background(), *proviso, &c); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
+		os.Exit(min(c.failed, 1))
 	}
 	if *profile != "" {
 		if err := profileBroker(context.Background(), *proviso, *profile, time.Duration(*seconds)*time.Second); err != nil {
@@ -123,6 +132,10 @@ func run(ctx context.Context, proviso string, d time.Duration) (bool, error) {
 	}
 	many.print()
 	c.check("CPU with 1,000 : CPU with 10", many.cpu/base.cpu, 1.2, "x", many.cpu < 1.2*base.cpu)
+
+	if err := measureInventory(ctx, proviso, &c); err != nil {
+		return false, err
+	}
 
 	if c.failed > 0 {
 		fmt.Printf("\n%d claims do not hold\n", c.failed)
