@@ -160,7 +160,18 @@ var errTooMany = errors.New("too many files")
 func (t *tree) walk() ([]string, error) {
 	var files []string
 	seen := 0
-	err := fs.WalkDir(t.dir.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+	// Opened paths are resolved part by part; a walk, which follows no link but
+	// its own root, is cheaper by plain names.
+	base, err := filepath.EvalSymlinks(t.root)
+	if err != nil {
+		return nil, fmt.Errorf("inventory: %s can't be scanned: %w", t.root, err)
+	}
+	err = filepath.WalkDir(base, func(full string, d fs.DirEntry, err error) error {
+		p, rerr := filepath.Rel(base, full)
+		if rerr != nil {
+			return rerr
+		}
+		p = filepath.ToSlash(p)
 		if err != nil {
 			if p == "." {
 				return err

@@ -144,6 +144,7 @@ func (p *shellParser) list(stop byte) {
 			c.subst = stop != 0
 			p.out = append(p.out, c)
 		}
+		piped := prev
 		prev = nil
 		if p.i >= len(p.s) {
 			return
@@ -156,6 +157,9 @@ func (p *shellParser) list(stop byte) {
 			p.i++
 			p.line++
 			p.bodies()
+			if c == nil {
+				prev = piped // a pipe at the end of its line goes on with the next
+			}
 		case b == '|' && !strings.HasPrefix(p.s[p.i:], "||"):
 			p.i++
 			if p.i < len(p.s) && p.s[p.i] == '&' {
