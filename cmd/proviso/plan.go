@@ -108,13 +108,13 @@ func runPlan(cmd *cobra.Command, roots []string, f planFlags) error {
 		return err
 	}
 	if len(p.Items) == 0 && (len(f.only) > 0 || f.wave > 0) {
-		fmt.Fprintln(cmd.ErrOrStderr(), "nothing is left of what was asked for with --only or --wave; proviso plan without them lists what there is")
+		cmd.PrintErrln("nothing is left of what was asked for with --only or --wave; proviso plan without them lists what there is")
 	}
 	if f.write != "" {
 		if err := writePlan(f.write, p); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d files are in %s; begin with %s\n", len(p.Files), f.write, filepath.Join(f.write, "PLAN.md"))
+		cmd.PrintErrf("%d files are in %s; begin with %s\n", len(p.Files), f.write, filepath.Join(f.write, "PLAN.md"))
 	}
 	return printPlan(cmd.OutOrStdout(), p, f)
 }
@@ -189,7 +189,7 @@ func writePlan(dir string, p *wayout.Plan) error {
 	if err != nil {
 		return refused(err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for _, f := range p.Files {
 		name := filepath.FromSlash(f.Name)
 		mode := os.FileMode(0o644)
@@ -220,7 +220,7 @@ func inventoryFile(name string) (*inventory.Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read
 	data, err := io.ReadAll(io.LimitReader(file, maxInventoryBytes+1))
 	if err != nil {
 		return nil, err
@@ -253,7 +253,7 @@ func grantUses(ctx context.Context, name string) (map[string]*wayout.Use, error)
 		if err != nil {
 			return nil, err
 		}
-		defer db.Close()
+		defer func() { _ = db.Close() }() // only read
 		for s, err := range audit.Search(ctx, db, audit.Query{}) {
 			if err != nil {
 				return nil, err
@@ -266,7 +266,7 @@ func grantUses(ctx context.Context, name string) (map[string]*wayout.Use, error)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, maxReadBytes)
 	for n := 1; lines.Scan(); n++ {
