@@ -86,8 +86,9 @@ type Evidence struct {
 type Workload struct {
 	// Name is the last segment of the SPIFFE ID, as ci.
 	Name string `yaml:"name"`
-	// UID and GID are the user and the primary group that the process runs as.
+	// UID is the user that the process runs as.
 	UID *int64 `yaml:"uid,omitempty"`
+	// GID is the primary group that the process runs as.
 	GID *int64 `yaml:"gid,omitempty"`
 	// Path is the program's file. With UID it tells proviso exec from what else
 	// the user runs; it is no boundary between programs of one user.
