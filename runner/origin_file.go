@@ -43,13 +43,15 @@ func (f *file) String() string { return f.name }
 func (f *file) look() {
 	now := f.to.now().UnixNano()
 	if due := f.next.Load(); now >= due && f.next.CompareAndSwap(due, now+int64(f.every)) {
-		_ = f.refresh(context.Background()) // said in the log and in the status; the last good bundle serves
+		_ = f.reload() // said in the log and in the status; the last good bundle serves
 	}
 }
 
 func (f *file) run(context.Context) {}
 
-func (f *file) refresh(context.Context) error {
+func (f *file) refresh(context.Context) error { return f.reload() }
+
+func (f *file) reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	data, err := f.read()

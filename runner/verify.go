@@ -162,7 +162,7 @@ func (v *Verifier) open(d *domain, td spiffeid.TrustDomain, opt Options) (where 
 		}
 		f := newReadable(s, "the broker's own authority", func() ([]byte, error) { return opt.Own(), nil }, opt.BundleCheck)
 		s.origin, where = f, ".own"
-		err = f.refresh(context.Background())
+		err = f.reload()
 	case b.WorkloadAPI != "":
 		s.origin = newWorkload(s, b.WorkloadAPI)
 	case b.URL != "":
@@ -173,7 +173,7 @@ func (v *Verifier) open(d *domain, td spiffeid.TrustDomain, opt Options) (where 
 	default:
 		f := newFile(s, b.File, opt.BundleCheck)
 		s.origin, where = f, ".file"
-		err = f.refresh(context.Background())
+		err = f.reload()
 	}
 	return where, err
 }
