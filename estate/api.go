@@ -160,7 +160,7 @@ func (e *statusError) Error() string { return e.text }
 func (a *api) get(ctx context.Context, at *url.URL) (body []byte, header http.Header, err error) {
 	tries, limits := 0, 0
 	for {
-		res, body, err := a.once(ctx, at)
+		res, body, err := a.once(ctx, at) //nolint:bodyclose // once has read and closed it
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
@@ -218,7 +218,7 @@ func (a *api) once(ctx context.Context, at *url.URL) (*http.Response, []byte, er
 	if err != nil {
 		return nil, nil, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:

@@ -92,10 +92,10 @@ func (e *Estate) open() (unlock func(), err error) {
 		return nil, fmt.Errorf("estate: the cache can't be locked: %w", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, fmt.Errorf("estate: another run fetches %s at this moment; wait for it, or name another --cache", e.Name)
 	}
-	return func() { lock.Close() }, nil
+	return func() { _ = lock.Close() }, nil // the lock ends with it
 }
 
 // directoryName makes a name for a directory that people recognise, and that no other estate has.

@@ -494,7 +494,7 @@ func TestTheTokenStaysInMemoryAndGitReadsNoConfiguration(t *testing.T) {
 	if s := fmt.Sprintf("%v %+v %#v %s", w.token, w.token, w.token, w.token); strings.Contains(s, tokenValue) {
 		t.Error("a token prints its value")
 	}
-	if data, err := json.Marshal(w.token); err != nil || strings.Contains(string(data), tokenValue) {
+	if data, err := json.Marshal(map[string]any{"token": w.token}); err != nil || strings.Contains(string(data), tokenValue) {
 		t.Errorf("a token encodes to %s, %v", data, err)
 	}
 }

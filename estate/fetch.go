@@ -143,8 +143,7 @@ func (e *Estate) write(ctx context.Context, g *git, r Repository, blobs []blob, 
 		if err != nil {
 			return err
 		}
-		defer root.Close()
-		if err := writeBlobs(root, content, blobs, got); err != nil {
+		if err := errors.Join(writeBlobs(root, content, blobs, got), root.Close()); err != nil {
 			return err
 		}
 	}

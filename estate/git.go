@@ -133,11 +133,10 @@ func (g *git) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 func (g *git) size() int64 {
 	var sum int64
 	_ = filepath.WalkDir(g.dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // git removes its temporary files while we look
-		}
-		if info, err := d.Info(); err == nil {
-			sum += info.Size()
+		if err == nil && !d.IsDir() { // git removes its temporary files while we look
+			if info, err := d.Info(); err == nil {
+				sum += info.Size()
+			}
 		}
 		return nil
 	})

@@ -1,7 +1,7 @@
 package report
 
 import (
-	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -24,7 +24,7 @@ var dotStyles = map[inventory.Kind]string{
 // DOT writes the graph for Graphviz: `dot -Tsvg`.
 func DOT(w io.Writer, inv *inventory.Inventory) error {
 	g := graphOf(inv, dotEdges)
-	out := bufio.NewWriter(w)
+	out := new(bytes.Buffer)
 	fmt.Fprintf(out, "digraph access_paths {\n  rankdir=LR; ranksep=1.6; nodesep=0.12; splines=true;\n")
 	title := "Access paths of " + inv.Root
 	if n := g.note(); n != "" {
@@ -61,7 +61,8 @@ func DOT(w io.Writer, inv *inventory.Inventory) error {
 		}
 	}
 	out.WriteString("}\n")
-	return out.Flush()
+	_, err := w.Write(out.Bytes())
+	return err
 }
 
 // dotText quotes a text for DOT: a backslash would begin an escape such as \N,

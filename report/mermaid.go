@@ -1,7 +1,7 @@
 package report
 
 import (
-	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -20,7 +20,7 @@ var mermaidLines = map[inventory.Kind]string{
 // Mermaid writes the graph as a Mermaid flowchart, for a README or a wiki.
 func Mermaid(w io.Writer, inv *inventory.Inventory) error {
 	g := graphOf(inv, mermaidEdges)
-	out := bufio.NewWriter(w)
+	out := new(bytes.Buffer)
 	fmt.Fprintf(out, "flowchart LR\n")
 	if n := g.note(); n != "" {
 		fmt.Fprintf(out, "  %%%% %s\n", n)
@@ -46,7 +46,8 @@ func Mermaid(w io.Writer, inv *inventory.Inventory) error {
 			fmt.Fprintf(out, "  %s %s %s\n", e.from.id, mermaidLines[e.kind], e.to.id)
 		}
 	}
-	return out.Flush()
+	_, err := w.Write(out.Bytes())
+	return err
 }
 
 // mermaidText writes all but plain letters, digits and a few signs as Mermaid's

@@ -362,8 +362,9 @@ func level(s inventory.Severity) string {
 		return "error"
 	case inventory.SeverityMedium:
 		return "warning"
+	default:
+		return "note"
 	}
-	return "note"
 }
 
 func score(s inventory.Severity) string {
@@ -376,8 +377,9 @@ func score(s inventory.Severity) string {
 		return "5.5"
 	case inventory.SeverityLow:
 		return "2.5"
+	default:
+		return "0.5"
 	}
-	return "0.5"
 }
 
 func problem(s inventory.Severity) string {

@@ -1,7 +1,7 @@
 package report
 
 import (
-	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"maps"
@@ -28,13 +28,12 @@ type TextOptions struct {
 
 // textGroup is one credential for one resource, in all the places that use it.
 type textGroup struct {
-	res     inventory.Resource
-	cred    inventory.Credential
-	trust   inventory.Trust
-	jobs    map[string]bool
-	first   *inventory.Path
-	files   map[string]bool
-	present int
+	res   inventory.Resource
+	cred  inventory.Credential
+	trust inventory.Trust
+	jobs  map[string]bool
+	first *inventory.Path
+	files map[string]bool
 }
 
 // Lines that the parts take on a screen besides the tree: the head, the sums
@@ -83,7 +82,7 @@ func (opt TextOptions) findingLines() int {
 // Text prints the inventory for people: a tree of what is reached, with
 // what, and who can make it happen, worst first; then the sums.
 func Text(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
-	t := &textTree{out: bufio.NewWriter(w), opt: opt.defaults(inv)}
+	t := &textTree{out: new(bytes.Buffer), opt: opt.defaults(inv)}
 	systems := make(map[inventory.CI]int)
 	for _, f := range inv.Files {
 		systems[f.CI]++
@@ -92,7 +91,8 @@ func Text(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
 	fmt.Fprintf(t.out, "%s: %s\n\n", tail(inv.Root, max(t.opt.Width-utf8.RuneCountInString(sums)-2, 10)), sums)
 	t.tree(groupsOf(inv))
 	t.sums(inv)
-	return t.out.Flush()
+	_, err := w.Write(t.out.Bytes())
+	return err
 }
 
 func plural(n int, what string) string {
@@ -166,7 +166,7 @@ func worse(a, b *textGroup) int {
 
 // textTree prints groups as a tree.
 type textTree struct {
-	out *bufio.Writer
+	out *bytes.Buffer
 	opt TextOptions
 }
 
@@ -299,6 +299,7 @@ func shortKind(k inventory.Kind) string {
 		return "platform"
 	case inventory.ServiceConnection:
 		return "connection"
+	case inventory.Federated, inventory.Ambient:
 	}
 	return string(k)
 }
@@ -310,8 +311,9 @@ func (t *textTree) trust(tr inventory.Trust, width int) string {
 		return t.paint("31", text)
 	case inventory.Protected:
 		return t.paint("32", text)
+	default:
+		return t.paint("33", text)
 	}
-	return t.paint("33", text)
 }
 
 func (t *textTree) paint(code, s string) string {

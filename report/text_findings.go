@@ -1,7 +1,7 @@
 package report
 
 import (
-	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"slices"
@@ -17,7 +17,7 @@ const fewFindings = 6
 // Findings prints findings for people, the worst first: what is wrong,
 // where, and what to write instead; then what was put aside, and what changed.
 func Findings(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
-	t := &textTree{out: bufio.NewWriter(w), opt: opt.defaults(inv)}
+	t := &textTree{out: new(bytes.Buffer), opt: opt.defaults(inv)}
 	list := slices.Clone(inv.Findings)
 	slices.SortStableFunc(list, func(a, b inventory.Finding) int {
 		if inv.Since != nil && inv.Since.IsNew(&a) != inv.Since.IsNew(&b) {
@@ -43,7 +43,8 @@ func Findings(w io.Writer, inv *inventory.Inventory, opt TextOptions) error {
 	if inv.Since != nil {
 		t.changes(inv.Since)
 	}
-	return t.out.Flush()
+	_, err := w.Write(t.out.Bytes())
+	return err
 }
 
 // findingsOnScreen prints one line for each of the worst, as many as fit.
