@@ -233,7 +233,8 @@ func TestLinksLeadSomewhere(t *testing.T) {
 }
 
 // The page of the issuance cycle names the calls of the flow in the order in
-// which the code makes them, and all of those that do something.
+// which the code makes them, and all of those that do something: whoever changes
+// the flow changes the page with it.
 func TestIssuanceCycleIsTheCode(t *testing.T) {
 	page, code := readPage(t, "docs/issuance-cycle.md"), readPage(t, "broker/exchange.go")
 	_, body, _ := strings.Cut(code, "func (b *Broker) Exchange(")
