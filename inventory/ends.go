@@ -109,9 +109,14 @@ func (inv *Inventory) connect() {
 	})
 	inv.Edges = []Edge{}
 	jobs := inv.federatedJobs()
+	ends := make([]end, len(inv.Trusts)) // what every pair would work out again
+	for i := range inv.Trusts {
+		t := &inv.Trusts[i]
+		ends[i] = end{t, t.Platform(), strings.TrimSuffix(strings.ToLower(t.Issuer), "/")}
+	}
 	for _, j := range jobs {
-		for i := range inv.Trusts {
-			if e, ok := j.edge(&inv.Trusts[i]); ok && len(inv.Edges) < maxEdges {
+		for i := range ends {
+			if e, ok := j.edge(&ends[i]); ok && len(inv.Edges) < maxEdges {
 				inv.Edges = append(inv.Edges, e)
 			}
 		}
@@ -120,10 +125,20 @@ func (inv *Inventory) connect() {
 	inv.sortDocument()
 }
 
+// end is a trust with what is compared first.
+type end struct {
+	t                *trust.Trust
+	platform, issuer string
+}
+
 // edge joins a job with a trust. There is none where the job neither can use it nor names it.
-func (j *federatedJob) edge(t *trust.Trust) (Edge, bool) {
+func (j *federatedJob) edge(at *end) (Edge, bool) {
+	if at.platform != "" && at.platform != platformOf(j.ci) {
+		return Edge{}, false
+	}
+	t := at.t
 	p, named := j.pathFor(t)
-	if !issued(p, t) {
+	if !issued(p, at) {
 		return Edge{}, false
 	}
 	id := p.Identity.Identity
@@ -180,16 +195,15 @@ func sameFamily(p *Path, t *trust.Trust) bool {
 }
 
 // issued reports whether the platform of a path signs tokens of the trust's issuer.
-func issued(p *Path, t *trust.Trust) bool {
-	platform := t.Platform()
-	if platform == "" && t.Issuer == "" {
+func issued(p *Path, at *end) bool {
+	platform, wants := at.platform, at.issuer
+	if platform == "" && wants == "" {
 		return true // nobody knows; the conditions decide
 	}
 	if platform != "" && platform != platformOf(p.CI) {
 		return false
 	}
 	has := strings.TrimSuffix(strings.ToLower(p.Identity.Issuer), "/")
-	wants := strings.TrimSuffix(strings.ToLower(t.Issuer), "/")
 	if has == "" || wants == "" {
 		return platform != "" || platformOf(p.CI) != "" && wants == ""
 	}
