@@ -39,7 +39,7 @@ func measureInventory(ctx context.Context, proviso string, c *claims) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	var perThousand []float64
 	var memory float64
 	for _, n := range []int{1000, 4000, 16000} {

@@ -23,7 +23,6 @@ type ghStep struct {
 	fedRow bool               // it exchanged the identity token
 	// fetched are outputs that hold values of a secrets manager.
 	fetched map[string]string
-	source  string
 	local   *actionSummary
 }
 

@@ -36,7 +36,6 @@ type azCtx struct {
 	pool   *node
 	vars   map[string]azVar
 	groups []azGroup
-	env    string
 }
 
 // azVar is a variable that the file defines.

@@ -25,7 +25,6 @@ type bkFile struct {
 	env    *node
 	// approved is set behind a block step, which somebody with access must release.
 	approved bool
-	plugins  *node
 }
 
 func readBuildkite(r *reader, docs []*node) {

@@ -20,13 +20,12 @@ var orbRows = sync.OnceValue(func() *table { return parseTable(orbsTable) })
 
 // ccFile is one configuration.
 type ccFile struct {
-	r         *reader
-	root      *node
-	orbs      map[string]string // alias -> source
-	inline    map[string]*node  // alias -> inline orb
-	opened    map[string]bool
-	reachable map[string]bool
-	pipeline  map[string]string // defaults of the pipeline's parameters
+	r        *reader
+	root     *node
+	orbs     map[string]string // alias -> source
+	inline   map[string]*node  // alias -> inline orb
+	opened   map[string]bool
+	pipeline map[string]string // defaults of the pipeline's parameters
 }
 
 func readCircleCI(r *reader, docs []*node) {

@@ -29,7 +29,6 @@ type ghEvent struct {
 	name string
 	node *node // its settings, nil when it has none
 	open openness
-	why  string // of open == elsewhen
 }
 
 // eventOpenness tells who can cause an event, before conditions.

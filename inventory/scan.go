@@ -58,7 +58,7 @@ func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer t.dir.Close()
+	defer func() { _ = t.dir.Close() }()
 	results := make([]*result, len(files))
 	if err := t.readAll(ctx, files, results, opt); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func openSource(root, path string, limit int64) (*source, error) {
 	if err != nil {
 		return nil, &readError{why: "the directory can't be opened: " + unwrapPath(err)}
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	return readSource(dir, path, limit)
 }
 
@@ -66,7 +66,7 @@ func readSource(dir *os.Root, path string, limit int64) (*source, error) {
 	if err != nil {
 		return nil, &readError{why: cantOpen(dir, name, err)}
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if info, err = f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, &readError{why: "this is not a regular file any more"}
 	}
