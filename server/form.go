@@ -264,7 +264,8 @@ func isOneLine(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// tokenLike finds a JWT that went into the wrong parameter.
+// tokenLike finds a JWT that went into the wrong parameter
+// (docs/decisions/0015-declared-texts.md).
 var tokenLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}`)
 
 // shown makes a caller's name fit for a message: short, printable.
