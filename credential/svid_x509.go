@@ -148,7 +148,7 @@ func (o *svidOffer) mintX509(_ context.Context, t *audit.Terms, material Materia
 
 // SignX509 signs the X.509-SVID of the terms. The very bytes that are about to
 // be signed are linted first, inside of the signature: no key of the authority
-// ever signs anything else (docs/decisions/0009).
+// ever signs anything else (docs/decisions/0012).
 func (d *Domain) SignX509(t *audit.Terms, public crypto.PublicKey) ([]byte, error) {
 	k, err := d.signing(d.set.Load().x509)
 	if err != nil {
