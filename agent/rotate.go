@@ -21,7 +21,7 @@ import (
 // and 40 hundredths of it, so that many agents that began together don't come
 // together, and a broker that is away for a while is noticed before half is over.
 func renewAfter(left time.Duration) time.Duration {
-	return left*3/10 + rand.N(left/10+1)
+	return left*3/10 + rand.N(left/10+1) // #nosec G404 -- so that agents come apart; no secret
 }
 
 // rotate does what is due until ctx ends.
@@ -57,7 +57,7 @@ func (a *Agent) backoff(failures int) time.Duration {
 		}
 	}
 	a.mu.Unlock()
-	return wait + rand.N(wait/4+1)
+	return wait + rand.N(wait/4+1) // #nosec G404 -- as above
 }
 
 // say tells the operator what did not work, and what that means for the jobs.

@@ -52,7 +52,7 @@ func issue(l *Log) error {
 		return err
 	}
 	// One write, so that a line is there whole or not at all.
-	_, err = os.Stdout.WriteString(fmt.Sprintf("%s %d %x\n", w.Decision(), w.grant.outcome.index, key))
+	_, err = fmt.Fprintf(os.Stdout, "%s %d %x\n", w.Decision(), w.grant.outcome.index, key)
 	return err
 }
 

@@ -98,7 +98,7 @@ func (l *testLog) open() {
 
 func (l *testLog) close() {
 	if l.Log != nil {
-		l.Log.Close()
+		l.Close()
 		l.db.Close()
 		l.Log = nil
 	}

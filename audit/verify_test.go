@@ -194,7 +194,7 @@ func TestTamperedExport(t *testing.T) {
 		"a hash higher up":          {func(x *exported) { x.flipByte(resource{1, 0, 2}, 32) }, proviso.CodeProof, 256},
 		"a tile gone":               {func(x *exported) { os.Remove(x.file(resource{1, 0, 2})) }, proviso.CodeProof, 0},
 		"an entry and all tiles": {func(x *exported) {
-			x.bundle(1, func(l [][]byte) [][]byte { return [][]byte(replaceGrant(l, 44)) })
+			x.bundle(1, func(l [][]byte) [][]byte { return replaceGrant(l, 44) })
 			x.rebuildTiles()
 		}, proviso.CodeEntryHash, 0},
 		"the checkpoint's root": {func(x *exported) {

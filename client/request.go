@@ -59,7 +59,7 @@ func (r Request) form() (url.Values, error) {
 // that were refused together do not come back together.
 func backoff(n int) time.Duration {
 	d := min(500*time.Millisecond<<(n-1), 8*time.Second)
-	return d/2 + rand.N(d/2)
+	return d/2 + rand.N(d/2) // #nosec G404 -- so that jobs come apart; no secret
 }
 
 // sleep waits for d, or until ctx ends; it reports whether the time is over.

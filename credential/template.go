@@ -211,8 +211,9 @@ func (f form) limit() int {
 		return 64
 	case formSPIFFE:
 		return maxSPIFFEID
+	default:
+		return 255
 	}
-	return 255
 }
 
 func (f form) write(text string) (written, problem string) {

@@ -128,7 +128,7 @@ func options(c *command, x *consumption, res Resource) {
 		key, val, eq := strings.Cut(w, "=")
 		if !eq {
 			if k, v, ok := strings.Cut(w, ":"); ok && strings.HasPrefix(w, "/") {
-				key, val, eq = k, v, true
+				key, val = k, v
 			} else {
 				val = c.arg(i + 1)
 			}

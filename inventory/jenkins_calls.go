@@ -308,9 +308,10 @@ func jkSSHAgent(f *jkFile, c *gCall, ctx jkCtx) {
 		if a.val.list != nil {
 			vals = nil
 			for _, l := range a.val.list {
-				if l.key == "" {
+				switch l.key {
+				case "":
 					vals = append(vals, l.val)
-				} else if l.key == "credentials" {
+				case "credentials":
 					for _, x := range l.val.list {
 						vals = append(vals, x.val)
 					}

@@ -203,9 +203,10 @@ func (f *gbFile) step(n *node, i int) {
 	}
 	if tool := f.tool(image); !acts && (tool == "kaniko" || tool == "gke-deploy" || tool == "skaffold" || tool == "pack" || tool == "gcb") {
 		res := Resource{"cloud/gcp", unknown}
-		if tool == "kaniko" || tool == "pack" {
+		switch tool {
+		case "kaniko", "pack":
 			res = Resource{"registry/gar", firstOf(destination(text), unknown)}
-		} else if tool == "gke-deploy" {
+		case "gke-deploy":
 			res = Resource{"k8s/cluster", unknown}
 		}
 		r.ambient(at, n.Line, f.account, use{res: res}, image)

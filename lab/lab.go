@@ -30,7 +30,6 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -74,15 +73,6 @@ func (s *server) Close() error {
 	err := s.http.Close()
 	<-s.done
 	return err
-}
-
-// closeAll closes parts in the given order and joins their errors.
-func closeAll(parts ...io.Closer) error {
-	var errs []error
-	for _, p := range parts {
-		errs = append(errs, p.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // wait waits for d, or until ctx ends; it reports whether the time is over.

@@ -338,7 +338,7 @@ func (x *explainer) insideCall(call ast.Call, sc *scope, envs []env, loc *ast.Lo
 func (x *explainer) text(op string, args []*ast.Term, sc *scope, envs []env, loc *ast.Location) (finding, bool) {
 	at := func(i int) operand { return x.operand(args[i], sc, envs) }
 	var subject, object operand
-	verb := ""
+	var verb string
 	switch {
 	case op == "startswith" && len(args) == 2:
 		subject, object, verb = at(0), at(1), "to start with"

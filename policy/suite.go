@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,7 +76,7 @@ func (p *program) test(ctx context.Context) ([]TestResult, Problems) {
 		SetParallel(1).
 		RunTests(ctx, p.txn)
 	if err != nil {
-		if list, ok := err.(ast.Errors); ok {
+		if list := (ast.Errors)(nil); errors.As(err, &list) {
 			return nil, p.compileProblems(list, all)
 		}
 		return nil, Problems{{Code: proviso.CodePolicyTests, Message: "the tests can't be run: " + err.Error()}}

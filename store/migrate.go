@@ -81,7 +81,7 @@ func apply(db *sql.DB, version int, text string) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }()
 	text += fmt.Sprintf(";\nPRAGMA user_version = %d;\nPRAGMA application_id = %d;", version, applicationID)
 	if _, err := tx.Exec(text); err != nil {
 		return err

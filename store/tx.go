@@ -157,7 +157,7 @@ func (t *Tx) Rollback() {
 		return
 	}
 	// SQLite has rolled back by itself where this fails.
-	t.db.stmts.rollback.Exec()
+	_, _ = t.db.stmts.rollback.Exec()
 	t.end()
 }
 

@@ -170,7 +170,7 @@ func (s *scan) walk() (modules map[string][]string, files []string, err error) {
 		case failed != nil && p == s.root:
 			return failed
 		case failed != nil:
-			return nil // a directory that can't be read hides its files; there is nothing to say about them
+			return nil //nolint:nilerr // a directory that can't be read hides its files; there is nothing to say about them
 		case d.IsDir() && p != s.root && slices.Contains(skipDirs, d.Name()):
 			return filepath.SkipDir
 		case !d.Type().IsRegular():

@@ -228,7 +228,7 @@ func (c *Config) checkFiles() []problem {
 
 // problemsIn takes a part's error apart into problems with their paths.
 func problemsIn(err error, section string) []problem {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // the parts return these, and joined ones are taken apart below
 	case nil:
 		return nil
 	case identity.Problems:

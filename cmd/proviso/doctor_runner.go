@@ -24,7 +24,6 @@ import (
 type shown struct {
 	chain []*x509.Certificate // of the X.509-SVID
 	svid  string              // the JWT-SVID for the broker
-	token string              // the job's
 }
 
 // runner says which evidence this machine has of itself: what the Workload API

@@ -147,7 +147,7 @@ func (x *execution) failed(stderr io.Writer, signals *signalCatcher, err error, 
 // announce says what was granted, in one or two lines without a secret.
 func (k *asker) announce(resp *proviso.TokenResponse, d *delivery, withheld []string) {
 	ends := time.Now().Add(time.Duration(resp.ExpiresIn) * time.Second)
-	how := ""
+	var how string
 	switch {
 	case !d.renewable():
 		how = "; a variable can't be renewed: use --file if CMD may run longer"

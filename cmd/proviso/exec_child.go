@@ -174,6 +174,6 @@ func hasForeground() bool {
 	}
 	defer func() { _ = tty.Close() }()
 	var group int32
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, tty.Fd(), uintptr(syscall.TIOCGPGRP), uintptr(unsafe.Pointer(&group)))
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, tty.Fd(), uintptr(syscall.TIOCGPGRP), uintptr(unsafe.Pointer(&group))) // #nosec G103 -- the form that ioctl has
 	return errno == 0 && int(group) == syscall.Getpgrp()
 }

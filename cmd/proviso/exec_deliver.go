@@ -41,7 +41,7 @@ func (k *asker) deliver(resp *proviso.TokenResponse, variable, path string) (d *
 	d = &delivery{unlock: func() {}, env: []string{envDecision + "=" + resp.Proviso.Decision}}
 	defer func() {
 		if err != nil {
-			d.close()
+			_ = d.close() // err is why, and says more
 		}
 	}()
 	if path == "" && !k.dpop && !k.x509 {

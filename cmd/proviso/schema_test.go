@@ -182,7 +182,8 @@ func rows(t *testing.T, b *strings.Builder, s *jsonschema.Schema, prefix string)
 	}
 	for pair := s.Properties.Oldest(); pair != nil; pair = pair.Next() {
 		name, v := prefix+pair.Key, pair.Value
-		kind, inner := "", v
+		var kind string
+		inner := v
 		switch {
 		case v.Pattern != "":
 			kind = "time"

@@ -45,8 +45,9 @@ func appendValue(dst []byte, v *Value) []byte {
 			dst = appendValue(dst, &fields[i].Value)
 		}
 		return append(dst, '}')
+	default: // absent
+		return dst
 	}
-	return dst
 }
 
 // String gives v in canonical JSON, for messages and tests.

@@ -185,8 +185,9 @@ func (v Value) Number() (float64, bool) {
 		return float64(int64(v.bits)), true
 	case Float:
 		return math.Float64frombits(v.bits), true
+	default:
+		return 0, false
 	}
-	return 0, false
 }
 
 // Items gives an array's elements, not to be changed.

@@ -50,6 +50,7 @@ func NewSigner(signer crypto.Signer, alg Alg, kid, typ string, withJWK bool) (*S
 		s.hash = crypto.SHA384
 	case RS512, PS512, ES512:
 		s.hash = crypto.SHA512
+	case EdDSA: // signs the message, not a digest of it
 	}
 	s.opts = s.hash
 	if alg[0] == 'P' {

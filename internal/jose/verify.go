@@ -56,8 +56,9 @@ func (t *Token) digest() ([]byte, crypto.Hash) {
 	case RS512, PS512, ES512:
 		d := sha512.Sum512(t.signed)
 		return d[:], crypto.SHA512
+	default:
+		return t.hash[:], crypto.SHA256
 	}
-	return t.hash[:], crypto.SHA256
 }
 
 // derOf writes a JWS signature, two integers of exactly size bytes each, as the
