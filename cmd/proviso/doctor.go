@@ -35,8 +35,8 @@ keys over the network, trust bundles, policies and their tests, the sources of
 facts, the store, the clock, certificates. Without, looks at what a job depends
 on: where its CI platform's token comes from, the runner's evidence, the broker.
 With --runner and --config, on a runner's machine, says what that broker would
-make of the runner's evidence, and which grants would take it. It changes nothing and prints no secret. The exit code is 1 if
-something is wrong.`,
+make of the runner's evidence, and which grants would take it. It changes nothing
+and prints no secret. The exit code is 1 if something is wrong.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{out: cmd.OutOrStdout()}

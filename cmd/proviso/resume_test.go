@@ -44,9 +44,11 @@ func TestResumedSessionOutlivesNothing(t *testing.T) {
 			t.Fatalf("the second: resumed %t, %s", resumed, r)
 		}
 	}
+	// crypto/tls may no longer resume a session whose certificate has ended; what
+	// counts is that neither kind of handshake brings a credential.
 	eventually(t, "the SVID that has ended is refused", func() bool {
-		resumed, r := ask(short)
-		return resumed && r.refused.Code == proviso.CodeSVIDInvalid && strings.Contains(r.refused.Description, "expired")
+		_, r := ask(short)
+		return r.refused.Code == proviso.CodeSVIDInvalid && strings.Contains(r.refused.Description, "expired")
 	})
 	noError(t, f.spiffe.RotateAuthorities())
 	noError(t, f.spiffe.RetireAuthorities())

@@ -80,7 +80,7 @@ func TestTokenRefusesWhatIsNotARequest(t *testing.T) {
 		status int
 	}{
 		{"no grant_type", without("grant_type"), proviso.CodeRequestMalformed, "invalid_request", 400},
-		{"another grant_type", set("grant_type", "client_credentials"), proviso.CodeGrantUnsupported, "unsupported_grant_type", 400},
+		{"another grant_type", set("grant_type", "authorization_code"), proviso.CodeGrantUnsupported, "unsupported_grant_type", 400},
 		{"no subject_token", without("subject_token"), proviso.CodeRequestMalformed, "invalid_request", 400},
 		{"no subject_token_type", without("subject_token_type"), proviso.CodeRequestMalformed, "invalid_request", 400},
 		{"a SAML subject", set("subject_token_type", "urn:ietf:params:oauth:token-type:saml2"), proviso.CodeTokenTypeUnsupported, "invalid_request", 400},
