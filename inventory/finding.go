@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -30,6 +31,12 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 	dir := directoryOf(root)
 	subjects := subjectsOf(inv)
 	repos := newRepositories(dir, opt.Repository)
+	rules := Rules()
+	// One handle for all files; without it, rules that need only the paths still run.
+	tree, err := os.OpenRoot(dir)
+	if err == nil {
+		defer func() { _ = tree.Close() }()
+	}
 	work := make(chan *subject)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -37,9 +44,9 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 	for range min(opt.Workers, max(len(subjects), 1)) {
 		wg.Go(func() {
 			for s := range work {
-				s.open(dir, opt.MaxBytes)
+				s.open(tree, opt.MaxBytes)
 				s.safely("identity", func() { s.identify(repos) })
-				s.run(Rules())
+				s.run(rules)
 				s.close()
 				if opt.Progress != nil {
 					mu.Lock()
@@ -50,7 +57,7 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 			}
 		})
 	}
-	err := feed(ctx, subjects, work)
+	err = feed(ctx, subjects, work)
 	wg.Wait()
 	if err != nil {
 		return err
@@ -119,11 +126,11 @@ func subjectsOf(inv *Inventory) []*subject {
 }
 
 // open reads the text of the file; without it, rules that need only the paths still run.
-func (s *subject) open(dir string, limit int64) {
-	if s.file.Status == StatusUnsupported {
+func (s *subject) open(tree *os.Root, limit int64) {
+	if tree == nil || s.file.Status == StatusUnsupported {
 		return
 	}
-	if src, err := openSource(dir, s.file.File, limit); err == nil {
+	if src, err := readSource(tree, s.file.File, limit); err == nil {
 		s.src = src
 	}
 }

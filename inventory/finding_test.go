@@ -199,7 +199,12 @@ func TestARuleThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &subject{file: File{File: ".travis.yml", CI: Travis}}
-	s.open(dir, defaultMaxBytes)
+	tree, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tree.Close() }()
+	s.open(tree, defaultMaxBytes)
 	s.run([]Rule{{Name: "one", check: func(*subject) { panic("broken") }}, {Name: "two", check: func(s *subject) { s.report(found{line: 1, message: "still here."}) }}})
 	if len(s.findings) != 2 || s.findings[0].Rule != ruleCouldNotRead.Name || !strings.Contains(s.findings[0].Message, "the rule one failed on this file: broken") || s.findings[1].Rule != "two" {
 		t.Errorf("%+v", s.findings)

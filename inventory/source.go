@@ -37,16 +37,6 @@ type readError struct {
 
 func (e *readError) Error() string { return e.why }
 
-// openSource reads a file below root; see readSource.
-func openSource(root, path string, limit int64) (*source, error) {
-	dir, err := os.OpenRoot(root)
-	if err != nil {
-		return nil, &readError{why: "the directory can't be opened: " + unwrapPath(err)}
-	}
-	defer func() { _ = dir.Close() }()
-	return readSource(dir, path, limit)
-}
-
 // readSource reads a file. It refuses what is not a regular file (a named pipe
 // would never end), what is larger than limit, and what is not text. dir
 // follows no symbolic link that leads out of it, on any part of the path.
@@ -70,7 +60,7 @@ func readSource(dir *os.Root, path string, limit int64) (*source, error) {
 	if info, err = f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, &readError{why: "this is not a regular file any more"}
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	raw, err := readAll(f, info.Size(), limit)
 	if err != nil {
 		return nil, &readError{why: "the file can't be read: " + unwrapPath(err)}
 	}
@@ -83,6 +73,14 @@ func readSource(dir *os.Root, path string, limit int64) (*source, error) {
 	}
 	sum := sha256.Sum256(raw)
 	return &source{path: path, text: text, hash: hex.EncodeToString(sum[:])}, nil
+}
+
+// readAll reads a file to its end, at most one byte beyond the limit; size is what it is said to have.
+func readAll(f io.Reader, size, limit int64) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(int(min(size, limit)) + bytes.MinRead) // so much that the buffer needn't grow to notice the end
+	_, err := b.ReadFrom(io.LimitReader(f, limit+1))
+	return b.Bytes(), err
 }
 
 // cantOpen says why a file can't be opened; a symbolic link out of the tree is named as one.

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -41,12 +40,4 @@ func (r *Report) Write(w io.Writer, format string) error {
 		return DOT(w, r.Inventory)
 	}
 	return fmt.Errorf("there is no format %q; it can be %s", format, strings.Join(Formats, ", "))
-}
-
-// JSON writes a document as docs/schema/inventory.schema.json describes it.
-func JSON(w io.Writer, document any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(document)
 }
