@@ -91,11 +91,17 @@ func (r *leakRule) compiled() *regexp.Regexp {
 const leakLines = 2
 
 // findLeaks applies the rules to the lines that hold one of their words.
-func findLeaks(ci CI, text string, add func(from, to int, what, key string, sev Severity)) {
+func findLeaks(ci CI, text string, words *wordFilter, add func(from, to int, what, key string, sev Severity)) {
 	rules := leakRules()
-	low := lowerASCII(text)
+	low := ""
 	for _, r := range rules.list {
 		for _, word := range r.Keywords {
+			if !words.perhaps(word) {
+				continue
+			}
+			if low == "" {
+				low = lowerASCII(text)
+			}
 			for at := 0; at < len(low); {
 				i := strings.Index(low[at:], word)
 				if i < 0 {

@@ -44,13 +44,17 @@ func findSecrets(ci CI, text string) []secretFind {
 		sum := sha256.Sum256([]byte(text[from:to]))
 		out = append(out, secretFind{what: what, line: 1 + strings.Count(text[:from], "\n"), key: key, length: to - from, mark: hex.EncodeToString(sum[:2]), severity: sev})
 	}
+	var words wordFilter
+	words.fill(text)
 	for i := range secretFormats {
 		f := &secretFormats[i]
 		for _, w := range f.words {
-			f.search(ci, text, w, add)
+			if words.perhaps(w) {
+				f.search(ci, text, w, add)
+			}
 		}
 	}
-	findLeaks(ci, text, add)
+	findLeaks(ci, text, &words, add)
 	for _, v := range secretValues(text) {
 		if !encrypted(ci, text, v.from) {
 			add(v.from, v.to, "a random value behind a name that says secret", v.key, SeverityMedium)
