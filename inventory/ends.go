@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -96,9 +97,17 @@ func (inv *Inventory) federatedJobs() []*federatedJob {
 // be told apart would have one of each job with each trust.
 const maxEdges = 200_000
 
+// KindEdges is the kind of the entry under Unresolved that says that the
+// document has not all edges.
+const KindEdges = "edges"
+
 // connect makes the edges of a document and the findings about trusts. It can
 // be called again: what it made before is replaced.
-func (inv *Inventory) connect() {
+func (inv *Inventory) connect() { inv.connectUpTo(maxEdges) }
+
+// connectUpTo makes at most so many edges, and says so when there are more.
+func (inv *Inventory) connectUpTo(most int) {
+	inv.Unresolved = slices.DeleteFunc(inv.Unresolved, func(u Unresolved) bool { return u.Kind == KindEdges })
 	if len(inv.Trusts) == 0 {
 		inv.Edges = nil
 		return
@@ -114,14 +123,31 @@ func (inv *Inventory) connect() {
 		t := &inv.Trusts[i]
 		ends[i] = end{t, t.Platform(), strings.TrimSuffix(strings.ToLower(t.Issuer), "/")}
 	}
+	left, cut := 0, make(map[string]bool)
+	var first *federatedJob // of which an edge is left out
 	for _, j := range jobs {
 		for i := range ends {
-			if e, ok := j.edge(&ends[i]); ok && len(inv.Edges) < maxEdges {
+			e, ok := j.edge(&ends[i])
+			switch {
+			case !ok:
+			case len(inv.Edges) < most:
 				inv.Edges = append(inv.Edges, e)
+			default:
+				left++
+				cut[e.Trust] = true
+				if first == nil {
+					first = j
+				}
 			}
 		}
 	}
-	inv.trustFindings(jobs)
+	if first != nil {
+		inv.Unresolved = append(inv.Unresolved, Unresolved{
+			File: first.file, Line: max(first.paths[0].Line, 1), CI: first.ci, Job: first.job, Kind: KindEdges, Name: fmt.Sprintf("%d %s", left, verb(left, "edge", "edges")),
+			Why: fmt.Sprintf("more than %d pairs of a job and a trust belong together; from this job on they are left out, and nobody is told that such a trust is unused or refuses. Scan fewer trees at once, or trees with their .git/config, which tells repositories apart", most),
+		})
+	}
+	inv.trustFindings(jobs, cut)
 	inv.sortDocument()
 }
 
@@ -161,6 +187,9 @@ func (j *federatedJob) edge(at *end) (Edge, bool) {
 	if served(p, t) {
 		e.Can, e.Why = trust.Yes, nil // the record has seen it
 		return e, true
+	}
+	if e.Can == trust.Unknown && !named && at.platform == "" && at.issuer == "" {
+		return Edge{}, false // whose tokens the trust takes can't be told: this would join it with every job
 	}
 	for _, r := range v.Why {
 		if e.Why = append(e.Why, reasonWords(r)); len(e.Why) == 4 {

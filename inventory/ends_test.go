@@ -327,6 +327,81 @@ workflows:
 	}
 }
 
+// A document that has not all edges says so, and no rule takes what is left
+// out for what is not there.
+func TestEdgesBeyondTheBound(t *testing.T) {
+	files := "-- .git/config --\n[remote \"origin\"]\n\turl = https://github.com/acme/shop\n-- .github/workflows/w.yml --\non: [push]\njobs:\n"
+	for _, job := range []string{"a", "b"} {
+		files += "  " + job + ":\n    runs-on: ubuntu-latest\n    permissions: {id-token: write}\n    steps: [{run: make}]\n"
+	}
+	for _, name := range []string{"one", "two"} {
+		files += "-- " + name + "-trust.json --\n" + strings.NewReplacer("SUB", "repo:acme/shop:*", "AUD", "sts.amazonaws.com").Replace(githubTrust) + "\n"
+	}
+	inv := inspect(t, txtar.Parse([]byte(files)))
+	cut := func() (out []Unresolved) {
+		for _, u := range inv.Unresolved {
+			if u.Kind == KindEdges {
+				out = append(out, u)
+			}
+		}
+		return out
+	}
+	unused := func() int {
+		return len(slices.DeleteFunc(slices.Clone(inv.Findings), func(f Finding) bool { return f.Rule != ruleTrustUnused.Name }))
+	}
+	if inv.connectUpTo(4); len(inv.Edges) != 4 || len(cut()) != 0 {
+		t.Fatalf("%s, and of all edges some are left out: %+v", edgesOf(inv), cut())
+	}
+	for range 2 { // joining again doesn't say it twice
+		inv.connectUpTo(3)
+		if got := cut(); len(inv.Edges) != 3 || len(got) != 1 || got[0].Name != "1 edge" || got[0].Job != "b" || got[0].File != ".github/workflows/w.yml" || !strings.Contains(got[0].Why, "more than 3 pairs") {
+			t.Fatalf("%s; said: %+v", edgesOf(inv), got)
+		}
+	}
+	if inv.connectUpTo(0); len(inv.Edges) != 0 || unused() != 0 {
+		t.Errorf("%d trusts are called unused, whose edges were left out", unused())
+	}
+	if inv.connect(); len(inv.Edges) != 4 || len(cut()) != 0 {
+		t.Errorf("%s; said of a whole document: %+v", edgesOf(inv), cut())
+	}
+}
+
+// A trust of which not even the issuer is known says nothing of jobs that don't name it.
+func TestEdgesOfAnUnknownIssuer(t *testing.T) {
+	inv := inspect(t, txtar.Parse([]byte(`
+-- .git/config --
+[remote "origin"]
+	url = https://github.com/acme/shop
+-- .github/workflows/w.yml --
+on: {push: {branches: [main]}}
+jobs:
+  asks:
+    runs-on: ubuntu-latest
+    permissions: {id-token: write}
+    steps:
+      - uses: hashicorp/vault-action@v3
+        with: {url: https://vault.acme.example, method: jwt, role: shop, secrets: secret/data/x y}
+  other:
+    runs-on: ubuntu-latest
+    permissions: {id-token: write}
+    steps: [{run: make}]
+-- vault.tf --
+resource "vault_jwt_auth_backend_role" "shop" {
+  backend      = var.backend
+  role_name    = "shop"
+  role_type    = "jwt"
+  user_claim   = "sub"
+  bound_claims = var.claims
+}
+`)))
+	if len(inv.Trusts) != 1 || inv.Trusts[0].Issuer != "" || inv.Trusts[0].Platform() != "" {
+		t.Fatalf("this is meant to be a trust of an unknown issuer: %+v", inv.Trusts)
+	}
+	if got := edgesOf(inv); got != "asks unknown shop named" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // The origin of a clone names its repository; what isn't one names none.
 func TestRemotes(t *testing.T) {
 	for url, want := range map[string]repository{

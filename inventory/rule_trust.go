@@ -22,6 +22,7 @@ type trustView struct {
 	bounds trust.Bounds
 	// edges are those of the trust, paths their access paths.
 	edges []*Edge
+	cut   map[string]bool // trusts of which edges were left out
 	paths map[string]*Path
 	// named are the edges of each path that name their target; trusts are all, by id; slugs are the repositories of the scan.
 	named  map[string][]*Edge
@@ -68,8 +69,8 @@ func trustChecks() map[string]trustCheck {
 	}
 }
 
-// trustFindings runs the rules over all trusts.
-func (inv *Inventory) trustFindings(jobs []*federatedJob) {
+// trustFindings runs the rules over all trusts. cut are those of which edges were left out.
+func (inv *Inventory) trustFindings(jobs []*federatedJob, cut map[string]bool) {
 	paths := make(map[string]*Path, len(inv.Paths))
 	for i := range inv.Paths {
 		paths[inv.Paths[i].ID] = &inv.Paths[i]
@@ -98,7 +99,7 @@ func (inv *Inventory) trustFindings(jobs []*federatedJob) {
 	var found []Finding
 	for i := range inv.Trusts {
 		t := &inv.Trusts[i]
-		v := &trustView{inv: inv, t: t, bounds: t.Bounds(), edges: edges[t.ID], paths: paths, jobs: jobs, found: &found, named: named, trusts: trusts, slugs: slugs}
+		v := &trustView{inv: inv, t: t, bounds: t.Bounds(), edges: edges[t.ID], cut: cut, paths: paths, jobs: jobs, found: &found, named: named, trusts: trusts, slugs: slugs}
 		for _, r := range trustRules() {
 			v.rule = &r
 			checks[r.Name](v)

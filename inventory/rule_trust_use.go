@@ -71,6 +71,11 @@ func checkTrustRefuses(v *trustView) {
 
 // allRefuse reports whether no trust that a path names lets it in, and this edge is the first of them.
 func (v *trustView) allRefuse(p *Path, edge *Edge) bool {
+	for id := range v.cut {
+		if other := v.trusts[id]; other.Kind == v.t.Kind && other.Target == v.t.Target {
+			return false // an edge that was left out may say yes
+		}
+	}
 	first := ""
 	for _, e := range v.named[p.ID] {
 		other := v.trusts[e.Trust]
@@ -114,7 +119,7 @@ var ruleTrustUnused = Rule{
 }
 
 func checkTrustUnused(v *trustView) {
-	if v.authenticatesOnly() || v.t.Kind == trust.ProvisoGrant {
+	if v.authenticatesOnly() || v.t.Kind == trust.ProvisoGrant || v.cut[v.t.ID] {
 		return
 	}
 	for _, e := range v.edges {

@@ -215,7 +215,7 @@ func TestTheDOTIsDrawn(t *testing.T) {
 	if err != nil {
 		t.Fatal("there is no dot on this machine; make system-tests installs graphviz")
 	}
-	for name, inv := range map[string]*inventory.Inventory{"truth": everything(t), "hostile": hostileInventory(), "nothing": largeInventory(0), "quotes": quotes()} {
+	for name, inv := range map[string]*inventory.Inventory{"truth": everything(t), "hostile": hostileInventory(), "cut": withoutEdges(t), "nothing": largeInventory(0), "quotes": quotes()} {
 		cmd := exec.CommandContext(t.Context(), dot, "-Tsvg")
 		cmd.Stdin = strings.NewReader(written(t, inv, "dot"))
 		var errs bytes.Buffer
@@ -260,7 +260,7 @@ func svgTexts(t *testing.T, data []byte) []string {
 // A Mermaid graph is bounded as its renderers are, and no name is more than text.
 func TestTheMermaidIsBoundedAndPlain(t *testing.T) {
 	line := regexp.MustCompile(`^(flowchart LR|  %% .*|  subgraph [a-z]+\["[A-Z][a-z]+"\]|  end|    [pcr]\d+(\[|\(\[|\[\[)"[-a-zA-Z0-9 ./:@,_#;<>]*"(\]|\]\)|\]\])|  [pcr]\d+ (==>|-\.->|-\.-o|-->|--x) [pcr]\d+)$`)
-	for name, inv := range map[string]*inventory.Inventory{"truth": everything(t), "hostile": hostileInventory(), "nothing": largeInventory(0), "large": largeInventory(2000), "quotes": quotes()} {
+	for name, inv := range map[string]*inventory.Inventory{"truth": everything(t), "hostile": hostileInventory(), "cut": withoutEdges(t), "nothing": largeInventory(0), "large": largeInventory(2000), "quotes": quotes()} {
 		text := written(t, inv, "mermaid")
 		if len(text) > 50_000 {
 			t.Errorf("%s: %d characters, renderers take 50,000", name, len(text))
@@ -277,15 +277,33 @@ func TestTheMermaidIsBoundedAndPlain(t *testing.T) {
 		if edges > 500 {
 			t.Errorf("%s: %d edges, renderers take 500", name, edges)
 		}
-		if name == "large" && !strings.Contains(text, "left out") {
+		if name == "large" && !strings.Contains(text, "Left out") {
 			t.Errorf("the large graph doesn't say what it leaves out:\n%s", text[:200])
 		}
 	}
 }
 
+// withoutEdges is an inventory that has not all edges.
+func withoutEdges(t *testing.T) *inventory.Inventory {
+	inv := everything(t)
+	inv.Unresolved = append(inv.Unresolved, inventory.Unresolved{File: "a.yml", Line: 1, Kind: inventory.KindEdges, Name: "1234567 edges", Why: "too many"})
+	return inv
+}
+
+// What a document lacks is said to those who read the text, too.
+func TestTheTextSaysThatEdgesAreLeftOut(t *testing.T) {
+	const says = "Left out: 1234567 edges"
+	if text := written(t, withoutEdges(t), "text"); !strings.Contains(text, says) {
+		t.Errorf("%q isn't said:\n%s", says, text)
+	}
+	if text := written(t, everything(t), "text"); strings.Contains(text, "Left out") {
+		t.Errorf("it is said of a whole document:\n%s", text)
+	}
+}
+
 // The tree fits the screen that it is told of, whatever the names are.
 func TestTheTreeFitsAScreen(t *testing.T) {
-	for name, inv := range map[string]*inventory.Inventory{"truth": everything(t), "large": largeInventory(2000), "hostile": hostileInventory(), "nothing": largeInventory(0)} {
+	for name, inv := range map[string]*inventory.Inventory{"truth": everything(t), "large": largeInventory(2000), "hostile": hostileInventory(), "cut": withoutEdges(t), "nothing": largeInventory(0)} {
 		for _, size := range [][2]int{{80, 24}, {120, 40}, {200, 60}} {
 			var out bytes.Buffer
 			opt := report.TextOptions{Width: size[0], Height: size[1]}

@@ -17,10 +17,23 @@ func endLines(inv *inventory.Inventory) int {
 	if len(inv.Trusts) > 0 {
 		n++
 	}
+	if edgesLeftOut(inv) != "" {
+		n++
+	}
 	if slices.ContainsFunc(inv.Paths, func(p inventory.Path) bool { return p.Live != nil }) {
 		n++
 	}
 	return n
+}
+
+// edgesLeftOut says how many edges the document lacks, "" when it has all.
+func edgesLeftOut(inv *inventory.Inventory) string {
+	for i := range inv.Unresolved {
+		if u := &inv.Unresolved[i]; u.Kind == inventory.KindEdges {
+			return u.Name
+		}
+	}
+	return ""
 }
 
 // ends sums up what the other ends of federations accept, and what a running
@@ -39,6 +52,9 @@ func (t *textTree) ends(inv *inventory.Inventory) {
 		}
 		fmt.Fprintf(t.out, "Trusts: %d, of which jobs here can use %d, perhaps %d more; refused by name: %d; unused: %d.\n",
 			len(inv.Trusts), count[trust.Yes], count[trust.Unknown], count[trust.No], len(inv.Trusts)-len(best))
+	}
+	if left := edgesLeftOut(inv); left != "" {
+		fmt.Fprintf(t.out, "Left out: %s, so \"unused\" is too high; scan fewer trees at once.\n", printable(left))
 	}
 	live, uses, last := 0, 0, time.Time{}
 	for i := range inv.Paths {
