@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -203,19 +204,27 @@ func candidate(rel string) bool {
 
 var errTooLarge = errors.New("too large")
 
-// read gives the text of a file, at most limit bytes of it with errTooLarge.
-func (s *scan) read(rel string, limit int64) (string, error) {
+// buffers hold files while they are read; nearly all of them are no trusts, and no text is made of those.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// read gives the text of a file, at most limit bytes of it with errTooLarge; "" when wanted, if set, doesn't want it.
+func (s *scan) read(rel string, limit int64, wanted func(data []byte) bool) (string, error) {
 	f, err := os.Open(filepath.Join(s.root, filepath.FromSlash(rel)))
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	b, _ := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(b)
+	b.Reset()
+	if _, err := b.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return "", err
 	}
-	text := strings.ReplaceAll(strings.TrimPrefix(string(data), "\ufeff"), "\r\n", "\n")
-	if int64(len(data)) > limit {
+	if wanted != nil && !wanted(b.Bytes()) {
+		return "", nil
+	}
+	text := strings.ReplaceAll(strings.TrimPrefix(b.String(), "\ufeff"), "\r\n", "\n")
+	if int64(b.Len()) > limit {
 		return text, errTooLarge
 	}
 	return text, nil
@@ -237,6 +246,20 @@ var marks = []struct {
 	{"a Proviso configuration", []string{"issuers:", "grants:", "policy:"}, (*scan).provisoFile},
 }
 
+// marked reports whether a file holds the marks of any form.
+func marked(data []byte) bool {
+	for i := range marks {
+		holds := true
+		for _, w := range marks[i].words {
+			holds = holds && bytes.Contains(data, []byte(w))
+		}
+		if holds {
+			return true
+		}
+	}
+	return false
+}
+
 // file is one file that is not Terraform.
 type file struct {
 	name, text string
@@ -246,7 +269,11 @@ type file struct {
 
 // file reads one file by what it holds.
 func (s *scan) file(rel string) {
-	content, err := s.read(rel, s.opt.MaxBytes)
+	wanted := marked
+	if strings.HasSuffix(rel, ".sts.yaml") {
+		wanted = nil // by its name
+	}
+	content, err := s.read(rel, s.opt.MaxBytes, wanted)
 	if err != nil && !errors.Is(err, errTooLarge) {
 		return // an unreadable file hides what it is; there is nothing to say about it
 	}

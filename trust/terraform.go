@@ -46,7 +46,7 @@ func (s *scan) module(dir string, files []string) {
 	slices.Sort(files)
 	wanted := false
 	for _, name := range files {
-		content, err := s.read(name, maxTerraform)
+		content, err := s.read(name, maxTerraform, nil)
 		has := slices.ContainsFunc(interesting, func(w string) bool { return strings.Contains(content, w) })
 		switch {
 		case errors.Is(err, errTooLarge):
