@@ -277,7 +277,7 @@ func TestTheMermaidIsBoundedAndPlain(t *testing.T) {
 		if edges > 500 {
 			t.Errorf("%s: %d edges, renderers take 500", name, edges)
 		}
-		if name == "large" && !strings.Contains(text, "Left out") {
+		if name == "large" && !strings.Contains(text, "left out") {
 			t.Errorf("the large graph doesn't say what it leaves out:\n%s", text[:200])
 		}
 	}

@@ -23,10 +23,17 @@ func TestIssuerOutage(t *testing.T) {
 	if r := s.ask(exchangeForm(s.token(lab.Job{}), "deploy")); r.granted == nil {
 		t.Fatalf("before the outage: %s", r)
 	}
-	for name, f := range map[string]lab.Faults{
-		"down": {Down: true}, "an error": {Status: 500}, "a login page": {NotJSON: true}, "somebody else": {Issuer: "https://evil.example"}, "no keys": {Empty: true, Status: 404},
+	// In this order: where the keys are is asked anew only after a failure, so an
+	// issuer that becomes somebody else is not noticed as the first.
+	for _, fault := range []struct {
+		name   string
+		faults lab.Faults
+	}{
+		{"down", lab.Faults{Down: true}}, {"an error", lab.Faults{Status: 500}}, {"a login page", lab.Faults{NotJSON: true}},
+		{"somebody else", lab.Faults{Issuer: "https://evil.example"}}, {"no keys", lab.Faults{Empty: true, Status: 404}},
 	} {
-		s.github.SetFaults(f)
+		name := fault.name
+		s.github.SetFaults(fault.faults)
 		b.identities.Refresh(t.Context())
 		if status := b.identities.Status()[0].Keys; status.Failure == nil || !status.Usable {
 			t.Errorf("%s: the refresh failed with %v, the keys are usable: %v", name, status.Failure, status.Usable)
