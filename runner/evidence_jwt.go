@@ -128,3 +128,17 @@ func (s *statement) checkTimes(claims document.Value, now time.Time) (issued, ex
 	}
 	return iat, expires, nil
 }
+
+// addBearer adds a kind whose evidence is such a statement and nothing else:
+// whoever holds a copy can show it, so it never proves more than assurance 2.
+func (v *Verifier) addBearer(kind string, s *statement, admit func(claims document.Value) (Finding, error)) {
+	v.addEntry(kind, func(ctx context.Context, shown Shown) (Finding, error) {
+		token, err := s.verify(ctx, shown.Text, v.now())
+		if err != nil {
+			return Finding{}, err
+		}
+		f, err := admit(token.claims)
+		f.Assurance, f.Hash, f.Expires = 2, token.hash, token.expires
+		return f, err
+	})
+}

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,15 +71,7 @@ func (c *GCPConfig) open(v *Verifier, e entry) error {
 	}
 	s := &statement{what: "the GCP identity token", issuer: googleIssuer, audience: v.audience, algorithms: algorithms,
 		keys: keys, maxAge: cmp.Or(c.MaxAge, time.Hour), needExp: true}
-	v.addEntry(AttestationGCP, func(ctx context.Context, shown Shown) (Finding, error) {
-		token, err := s.verify(ctx, shown.Text, v.now())
-		if err != nil {
-			return Finding{}, err
-		}
-		f, err := c.admit(e, token.claims)
-		f.Assurance, f.Hash, f.Expires = 2, token.hash, token.expires
-		return f, err
-	})
+	v.addBearer(AttestationGCP, s, func(claims document.Value) (Finding, error) { return c.admit(e, claims) })
 	return nil
 }
 

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"cmp"
-	"context"
 	"net/url"
 	"slices"
 	"strings"
@@ -57,15 +56,7 @@ func (c *KubernetesConfig) open(v *Verifier, e entry) error {
 	}
 	s := &statement{what: "the service-account token", issuer: c.Issuer, audience: v.audience, algorithms: algorithms,
 		keys: keys, maxAge: cmp.Or(c.MaxAge, time.Hour), needExp: true}
-	v.addEntry(AttestationKubernetes, func(ctx context.Context, shown Shown) (Finding, error) {
-		token, err := s.verify(ctx, shown.Text, v.now())
-		if err != nil {
-			return Finding{}, err
-		}
-		f, err := c.admit(e, token.claims)
-		f.Assurance, f.Hash, f.Expires = 2, token.hash, token.expires
-		return f, err
-	})
+	v.addBearer(AttestationKubernetes, s, func(claims document.Value) (Finding, error) { return c.admit(e, claims) })
 	return nil
 }
 

@@ -54,13 +54,12 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request, members []string,
 		s.refuse(w, begun, err)
 		return
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		s.refuse(w, begun, requestRefusal(proviso.CodeOverloaded, "the broker works on as many requests as it may; try again in a second"))
+	leave, err := s.takePlace()
+	if err != nil {
+		s.refuse(w, begun, err)
 		return
 	}
+	defer leave()
 	got, err := issue(ctx, said)
 	if err != nil {
 		s.refuse(w, begun, err)

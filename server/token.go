@@ -34,13 +34,12 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, begun, err)
 		return
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		s.refuse(w, begun, requestRefusal(proviso.CodeOverloaded, "the broker works on as many requests as it may; try again in a second"))
+	leave, err := s.takePlace()
+	if err != nil {
+		s.refuse(w, begun, err)
 		return
 	}
+	defer leave()
 	s.parts.Metrics.inFlight.Inc()
 	defer s.parts.Metrics.inFlight.Dec()
 	issued, err := s.parts.Broker.Exchange(ctx, req)
@@ -55,6 +54,17 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, *buffer)
 	clear(*buffer) // it held a credential
 	answerBuffers.Put(buffer)
+}
+
+// takePlace takes one of the places for requests that are worked on, and never
+// waits for one. leave gives it back.
+func (s *Server) takePlace() (leave func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	default:
+		return nil, requestRefusal(proviso.CodeOverloaded, "the broker works on as many requests as it may; try again in a second")
+	}
 }
 
 // answerBuffers are reused: an answer with its receipt has several kilobytes.
