@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,8 +39,9 @@ func NewTPM() (*TPM, error) {
 		_ = t.cmd.Wait() // always killed
 	}()
 	for begun := time.Now(); time.Since(begun) < 10*time.Second; {
-		if info, err := os.Stat(t.socket); err == nil && info.Mode()&os.ModeSocket != 0 {
-			return t, nil
+		// Bound isn't listening yet: only a connection shows it.
+		if conn, err := net.Dial("unix", t.socket); err == nil {
+			return t, conn.Close()
 		}
 		select {
 		case <-t.done:

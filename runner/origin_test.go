@@ -83,8 +83,8 @@ func (f *federation) show() error {
 	return err
 }
 
-// good reports whether SVIDs of both kinds are taken; the two streams of the
-// Workload API bring their keys one after the other.
+// good reports whether SVIDs of both kinds are taken. For what changes meanwhile:
+// the second may be shown to newer keys than the first.
 func (f *federation) good() bool {
 	f.t.Helper()
 	cert := made(f.partner.X509SVID("/runner/one"))(f.t)
@@ -314,11 +314,11 @@ func TestBundleEndpointIsAskedByItsHint(t *testing.T) {
 	}
 	f.open(f.webEndpoint())
 	f.Start(t.Context())
-	f.eventually("the first bundle", func() bool { return f.show() == nil })
+	f.eventually("the first bundle", f.good)
 	if err := f.partner.RotateAuthorities(); err != nil {
 		t.Fatal(err)
 	}
-	f.eventually("the rotated one", func() bool { return f.show() == nil })
+	f.eventually("the rotated one", f.good)
 }
 
 // eventually waits for what comes over a socket.
