@@ -285,7 +285,7 @@ func (st *azStep) scriptPaths() {
 			r.add(st.at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), "script")
 		}
 		for _, x := range s.facts.exchanges {
-			if x.via == "az login --federated-token" {
+			if x.via == "az login --federated-token" || x.res.Kind == "broker/proviso" {
 				r.federated(st.at, r.scriptLine(s.node, x.line, ""), "oidc:azure-devops", use{res: x.res}, x.via)
 			}
 		}

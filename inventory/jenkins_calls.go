@@ -151,6 +151,9 @@ func jkEnvBlock(f *jkFile, c *gCall, ctx jkCtx) {
 			u.nature = NatureCredential
 		}
 		f.bound = true
+		if f.idToken(b.assign, b.line, ctx, "environment: "+b.assign) {
+			continue
+		}
 		f.secret(positional(v.call, 0), b.line, ctx, u.or(named), "environment: "+b.assign)
 	}
 }
@@ -271,6 +274,9 @@ func (f *jkFile) binding(kind string, args []gArg, line int, ctx jkCtx, inner ma
 	id := named(b, "credentialsId")
 	if !id.isStr && id.ident == "" {
 		id = positional(b, 0)
+	}
+	if f.idToken(named(b, "variable").str, line, ctx, firstOf(kind, "withCredentials")) {
+		return
 	}
 	u := use{res: jkBindings[kind]}
 	for _, key := range []string{"passwordVariable", "variable", "secretKeyVariable", "keyFileVariable", "tokenVariable", "secretVariable", "clientSecretVariable", "usernameVariable"} {
@@ -463,6 +469,11 @@ func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
 		facts := readScript(s.str, nil)
 		for _, v := range facts.fetched {
 			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), c.name)
+		}
+		for _, x := range facts.exchanges {
+			if x.res.Kind == "broker/proviso" {
+				f.r.federated(ctx.place(), s.line+x.line, "oidc:jenkins", use{res: x.res}, x.via)
+			}
 		}
 		for _, a := range facts.actors {
 			if ctx.covered || f.bound {

@@ -104,3 +104,24 @@ func (f *jkFile) lists(name string) []gValue {
 	}
 	return f.assigned[name]
 }
+
+// jkTokenVariables are variables that nothing but an identity token is for: the
+// AWS tools exchange what the file holds, and proviso asks with it. Of other
+// names only the controller knows what a credential of this syntax is.
+var jkTokenVariables = map[string]Resource{
+	"AWS_WEB_IDENTITY_TOKEN_FILE": {"cloud/aws", unknown},
+	"PROVISO_ID_TOKEN":            {"oidc/issuer", unknown},
+	"PROVISO_ID_TOKEN_FILE":       {"oidc/issuer", unknown},
+	"AZURE_FEDERATED_TOKEN_FILE":  {"cloud/azure", unknown},
+	"ARM_OIDC_TOKEN":              {"cloud/azure", unknown},
+	"ARM_OIDC_TOKEN_FILE_PATH":    {"cloud/azure", unknown},
+}
+
+// idToken records a credential that is bound to such a variable.
+func (f *jkFile) idToken(variable string, line int, ctx jkCtx, via string) bool {
+	res, ok := jkTokenVariables[variable]
+	if ok {
+		f.r.federated(ctx.place(), line, "oidc:jenkins", use{res: res}, via)
+	}
+	return ok
+}

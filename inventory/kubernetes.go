@@ -179,7 +179,13 @@ func (k *k8s) scripts(n *node) []string {
 // actors records commands that act on the cluster as the service account.
 func (k *k8s) actors(n *node, at place) {
 	for _, text := range k.scripts(n) {
-		for _, a := range readScript(text, nil).actors {
+		facts := readScript(text, nil)
+		for _, x := range facts.exchanges {
+			if x.res.Kind == "broker/proviso" {
+				k.r.federated(at, n.Line, "oidc:kubernetes", use{res: x.res}, x.via)
+			}
+		}
+		for _, a := range facts.actors {
 			switch a.family {
 			case "k8s":
 				if a.res.Kind != "k8s/cluster" || strings.Contains(strings.ToLower(text), "kubeconfig") {
