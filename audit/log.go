@@ -82,11 +82,19 @@ const (
 )
 
 type outcome struct {
-	err   *proviso.Refusal
-	index int64
-	edge  *edge  // sealed at the batch
-	note  []byte // the batch's checkpoint
+	err      *proviso.Refusal
+	recorded bool // err is in the log, in the place of the decision
+	index    int64
+	edge     *edge  // sealed at the batch
+	note     []byte // the batch's checkpoint
 }
+
+// Recorded is a refusal that the log has already, under the decision's id and in
+// its place: whoever gets one has nothing left to record.
+type Recorded struct{ *proviso.Refusal }
+
+// Unwrap gives the refusal.
+func (r *Recorded) Unwrap() error { return r.Refusal }
 
 // Open opens the log that is in db, or begins one. It checks that the newest
 // checkpoint is the log's own and fits the entries at the log's end; for the
@@ -174,9 +182,9 @@ func (l *Log) Status() Status {
 }
 
 // Commit records e as allowed under terms and claims once, durably, and then
-// gives the warrant. A key that was used before is recorded as a refusal, and
-// returned as one (code replay); others that are written at the same time
-// don't notice.
+// gives the warrant. Where the key was used before, or can't be claimed, e is
+// recorded as refused, and that is returned as a *Recorded; others that are
+// written at the same time don't notice.
 //
 // If ctx ends first, Commit returns an error and there will be no warrant: an
 // entry that had not yet been taken up is not written at all, one that had been
@@ -288,10 +296,13 @@ func (l *Log) submit(ctx context.Context, r *request) (outcome, error) {
 }
 
 func settled(out outcome) (outcome, error) {
-	if out.err != nil {
-		return outcome{}, out.err
+	switch {
+	case out.err == nil:
+		return out, nil
+	case out.recorded:
+		return outcome{}, &Recorded{out.err}
 	}
-	return out, nil
+	return outcome{}, out.err
 }
 
 // serialise writes the body, without the input if it is too long with it. An

@@ -61,6 +61,9 @@ func TestCommitRefuses(t *testing.T) {
 			if wrote := l.Status().Size > before; wrote != c.stays {
 				t.Errorf("an entry was written: %v, want %v", wrote, c.stays)
 			}
+			if said := errors.As(err, new(*Recorded)); said != c.stays {
+				t.Errorf("the refusal says that it is recorded: %v, want %v", said, c.stays)
+			}
 		})
 	}
 	wantCode(t, l.Refuse(ctx, l.entry("g")), proviso.StageRecord, proviso.CodeAuditUnavailable)    // no code

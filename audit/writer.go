@@ -100,7 +100,7 @@ func (l *Log) commit(batch []*request) {
 		return
 	}
 	for i, r := range batch {
-		r.done <- outcome{err: r.refused, index: first + int64(i), edge: next, note: signed}
+		r.done <- outcome{err: r.refused, recorded: r.refused != nil, index: first + int64(i), edge: next, note: signed}
 	}
 }
 

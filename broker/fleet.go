@@ -130,6 +130,12 @@ func (b *Broker) svidStanding(id string, issued time.Time, certificate, mustJoin
 	return b.Fleet.Admits(name, issued)
 }
 
+// Types of the entries that the fleet's two doors make.
+const (
+	RunnerJoin    = "runner-join"
+	RunnerRenewal = "runner-renewal"
+)
+
 // JoinRequest is an agent's that has no SVID yet: a join token, or evidence of
 // one of the kinds that the fleet takes.
 type JoinRequest struct {
@@ -159,7 +165,7 @@ type Enrolled struct {
 // order of Exchange, with the operator's join token or the fleet's configuration
 // in the place of a policy.
 func (b *Broker) Join(ctx context.Context, req JoinRequest) (_ *Enrolled, err error) {
-	rec := b.openFleet("runner-join")
+	rec := b.openEntry(RunnerJoin)
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(rec, p)
@@ -270,7 +276,7 @@ func joinDocument(evidence, id string) document.Value {
 // workload on its machine. The SVID that is shown names the runner; nothing in
 // the request does.
 func (b *Broker) Renew(ctx context.Context, req RenewRequest) (_ *Enrolled, err error) {
-	rec := b.openFleet("runner-renewal")
+	rec := b.openEntry(RunnerRenewal)
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(rec, p)
@@ -328,7 +334,7 @@ func (b *Broker) Renew(ctx context.Context, req RenewRequest) (_ *Enrolled, err 
 // EndpointSVID gives the broker's own bundle endpoint its SVID. It is recorded
 // as everything is that the authority signs.
 func (b *Broker) EndpointSVID(ctx context.Context, offer *credential.Offer, id string, csr []byte) (_ *Enrolled, err error) {
-	rec := b.openFleet("endpoint-svid")
+	rec := b.openEntry("endpoint-svid")
 	rec.proved = true
 	defer func() { err = b.close(ctx, rec, err) }()
 	rec.entry.SPIFFEID = id
@@ -359,10 +365,4 @@ func (b *Broker) enrol(ctx context.Context, rec *record, offer *credential.Offer
 func noFleet() error {
 	return proviso.Refuse(proviso.StageRequest, proviso.CodeTargetUnknown,
 		"this broker has no fleet of its own: its configuration has no entry under runners with bundle: {own: true}")
-}
-
-// openFleet opens the record of a request that is no job's.
-func (b *Broker) openFleet(kind string) *record {
-	now := b.Now()
-	return &record{at: proviso.StageRequest, entry: audit.Entry{Type: kind, Decision: audit.NewDecision(now), Time: now, Mode: audit.Enforce}}
 }

@@ -62,6 +62,19 @@ func (b *Broker) open(ctx context.Context, req Request) (context.Context, *recor
 	return ctx, rec
 }
 
+// Malformed records the refusal of what came to a door of the broker and can't be
+// read as a request: kind is the entry's type, empty at the door for jobs. Nobody
+// is known, so it counts as a stranger's; nothing of what was sent is kept.
+func (b *Broker) Malformed(ctx context.Context, kind string, refusal error) error {
+	return b.close(ctx, b.openEntry(kind), refusal)
+}
+
+// openEntry opens the record of what is no exchange, or not yet one.
+func (b *Broker) openEntry(kind string) *record {
+	now := b.Now()
+	return &record{at: proviso.StageRequest, entry: audit.Entry{Type: kind, Decision: audit.NewDecision(now), Time: now, Mode: audit.Enforce}}
+}
+
 // boundedName keeps a caller's text from swelling the record.
 func boundedName(s string) string {
 	if isName(s) {
@@ -219,8 +232,8 @@ func (b *Broker) close(ctx context.Context, rec *record, err error) error {
 	rec.endSpans(refusal)
 	answer := &Refused{Refusal: refusal, Decision: rec.entry.Decision, Grant: rec.grantName()}
 	b.log(ctx, rec, refusal)
-	if (refusal.Code == proviso.CodeReplay || refusal.Code == proviso.CodeRunnerJobMismatch) && rec.at == proviso.StageRecord {
-		return answer // Commit has recorded it, in the place of the decision
+	if recorded := new(audit.Recorded); errors.As(err, &recorded) {
+		return answer // one request, one outcome: Commit wrote it in the place of the decision
 	}
 	if limit := b.budget(rec); limit != nil && !limit.AllowN(b.Now(), 1) {
 		b.unrecorded.Add(1)

@@ -25,9 +25,9 @@ const (
 
 // runnerJoin is POST /runner/join: {"token", "csr"} or {"kind", "evidence", "csr"}.
 func (s *Server) runnerJoin(w http.ResponseWriter, r *http.Request) {
-	s.enrol(w, r, []string{"token", "kind", "evidence", "csr"}, func(ctx context.Context, said map[string]string) (*broker.Enrolled, error) {
+	s.enrol(w, r, broker.RunnerJoin, []string{"token", "kind", "evidence", "csr"}, func(ctx context.Context, said map[string]string) (*broker.Enrolled, error) {
 		if (said["token"] == "") == (said["kind"] == "") || (said["kind"] == "") != (said["evidence"] == "") {
-			return nil, requestRefusal(proviso.CodeRequestMalformed, "a join shows either a token, or a kind of evidence and the evidence")
+			return nil, s.parts.Broker.Malformed(ctx, broker.RunnerJoin, requestRefusal(proviso.CodeRequestMalformed, "a join shows either a token, or a kind of evidence and the evidence"))
 		}
 		return s.parts.Broker.Join(ctx, broker.JoinRequest{Token: said["token"], Kind: said["kind"], Evidence: said["evidence"], CSR: []byte(said["csr"])})
 	})
@@ -36,7 +36,7 @@ func (s *Server) runnerJoin(w http.ResponseWriter, r *http.Request) {
 // runnerRenew is POST /runner/renew, by mutual TLS with the runner's SVID:
 // {"csr"}, {"csr", "workload"} or {"workload", "audience"}.
 func (s *Server) runnerRenew(w http.ResponseWriter, r *http.Request) {
-	s.enrol(w, r, []string{"csr", "workload", "audience"}, func(ctx context.Context, said map[string]string) (*broker.Enrolled, error) {
+	s.enrol(w, r, broker.RunnerRenewal, []string{"csr", "workload", "audience"}, func(ctx context.Context, said map[string]string) (*broker.Enrolled, error) {
 		req := broker.RenewRequest{CSR: []byte(said["csr"]), Workload: said["workload"], Audience: said["audience"]}
 		if r.TLS != nil {
 			req.Certificates = r.TLS.PeerCertificates
@@ -45,13 +45,13 @@ func (s *Server) runnerRenew(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *Server) enrol(w http.ResponseWriter, r *http.Request, members []string, issue func(context.Context, map[string]string) (*broker.Enrolled, error)) {
+func (s *Server) enrol(w http.ResponseWriter, r *http.Request, kind string, members []string, issue func(context.Context, map[string]string) (*broker.Enrolled, error)) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), s.config.Limits.RequestTime)
 	defer cancel()
 	said, err := readFleetBody(w, r, members)
 	if err != nil {
-		s.refuse(w, begun, err)
+		s.refuse(w, begun, s.parts.Broker.Malformed(ctx, kind, err))
 		return
 	}
 	leave, err := s.takePlace()

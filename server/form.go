@@ -91,7 +91,7 @@ func requestRefusal(code proviso.Code, public string, args ...any) *proviso.Refu
 
 func readValues(r *http.Request) (url.Values, error) {
 	if r.Method != http.MethodPost {
-		return nil, requestRefusal(proviso.CodeMethod, "a token is asked for with POST, this was %s", r.Method)
+		return nil, requestRefusal(proviso.CodeMethod, "a token is asked for with POST, this was %s", shown(r.Method))
 	}
 	if types := r.Header.Values("Content-Type"); len(types) != 1 {
 		return nil, requestRefusal(proviso.CodeContentType, "exactly one Content-Type is expected: application/x-www-form-urlencoded")
@@ -268,8 +268,12 @@ func isOneLine(s string) bool {
 // (docs/decisions/0015-declared-texts.md).
 var tokenLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}`)
 
-// shown makes a caller's name fit for a message: short, printable.
+// shown makes a caller's name fit for a message: short, printable, and no token
+// that went into the wrong place.
 func shown(name string) string {
+	if tokenLike.MatchString(name) {
+		return "(something that looks like a token)"
+	}
 	if len(name) > 40 {
 		name = name[:40]
 	}

@@ -20,18 +20,14 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), s.config.Limits.RequestTime)
 	defer cancel()
-	if len(r.TransferEncoding) > 0 {
-		// net/http has dropped a Content-Length beside it, which a proxy in front
-		// may have believed (RFC 9112 section 11.2): nobody can tell any more.
-		w.Header().Set("Connection", "close")
-		s.refuse(w, begun, requestRefusal(CodeHTTPAmbiguous, "a token request is sent with Content-Length, and without Transfer-Encoding"))
-		return
-	}
 	// Read first, then take a place: a caller that sends slowly holds its own
 	// connection, and nobody else's place.
 	req, err := s.readRequest(r)
 	if err != nil {
-		s.refuse(w, begun, err)
+		if len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		s.refuse(w, begun, s.parts.Broker.Malformed(ctx, "", err))
 		return
 	}
 	leave, err := s.takePlace()
@@ -72,6 +68,11 @@ var answerBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 12<<10); re
 
 // readRequest reads what is declared and shown.
 func (s *Server) readRequest(r *http.Request) (broker.Request, error) {
+	if len(r.TransferEncoding) > 0 {
+		// net/http has dropped a Content-Length beside it, which a proxy in front
+		// may have believed (RFC 9112 section 11.2): nobody can tell any more.
+		return broker.Request{}, requestRefusal(CodeHTTPAmbiguous, "a token request is sent with Content-Length, and without Transfer-Encoding")
+	}
 	if r.Header.Get("Authorization") != "" {
 		return broker.Request{}, requestRefusal(proviso.CodeClientAuthUnsupported,
 			"this endpoint knows its callers by the job's token in subject_token; send no Authorization header")

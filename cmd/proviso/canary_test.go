@@ -149,6 +149,8 @@ func TestCanariesStayInside(t *testing.T) {
 		{"POST", "/token?" + form, formType, form, nil},
 		{"POST", "/token/" + c.token(), formType, form, nil},
 		{"PUT", "/token", formType, form, nil},
+		{c.short(), "/token", formType, form, nil},
+		{"POST", "/token", formType, form + strings.Repeat("&"+c.short()+"=x", 2), nil},
 		{"POST", "/token", "application/json", `{"subject_token":"` + c.token() + `"}`, nil},
 		{"POST", "/token", formType + "; charset=" + c.token(), form, nil},
 		{"POST", "/token", formType, form + "&%zz=" + c.token(), nil},

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -179,8 +181,8 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 	if answer, _ := s.raw(head+fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n\r\n%s", len(good), good), 20*time.Second); !strings.Contains(answer, "access_token") {
 		t.Errorf("a plain request over the same kind of connection: %q", answer)
 	}
-	if n := s.metric("proviso_log_entries"); n != "1" {
-		t.Errorf("the record has %s entries; only the good request was one", n)
+	if n := s.metric("proviso_log_entries"); n != "3" {
+		t.Errorf("the record has %s entries, want the good request's and those of the two with chunks, which HTTP itself took", n)
 	}
 }
 
@@ -206,6 +208,51 @@ func TestIssuersHaveARate(t *testing.T) {
 	}
 	if r := s.ask(exchangeForm(made(other.Token(lab.Job{}, s.url))(t), "deploy")); r.granted == nil {
 		t.Errorf("another issuer's job: %s", r)
+	}
+}
+
+// What can't be read as a request is refused like everything else: with a
+// decision's id, under which the record has the code and nothing that was sent.
+func TestMalformedRequestsAreRecorded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, plan{})
+	b, _ := s.serve()
+	wanted := map[string]string{}
+	for _, form := range []url.Values{
+		{},
+		{"subject_token": {"hello"}},
+		exchangeForm("", "deploy"),
+		exchangeForm("hello", ""),
+		exchangeForm("hello", "deploy", "authorization_details", `[{"type":"proviso_intent","branch":"hello"}]`),
+		exchangeForm("hello", "deploy", "scope", "hello  hello"),
+		{"grant_type": {"hello"}},
+		{"subject_token": {"hello", "hello"}},
+		{"hello": {strings.Repeat("hello", 20_000)}},
+	} {
+		r := s.ask(form)
+		if r.granted != nil || r.refused.Decision == "" || r.refused.Stage != proviso.StageRequest {
+			t.Errorf("%.80v: %s, decision %q", form, r, r.refused.Decision)
+		}
+		wanted[r.refused.Decision] = string(r.refused.Code)
+	}
+	resp := made(s.client.Get(s.url + "/token"))(t)
+	var answer proviso.TokenError
+	noError(t, json.NewDecoder(resp.Body).Decode(&answer))
+	noError(t, resp.Body.Close())
+	wanted[answer.Decision] = string(proviso.CodeMethod)
+	resp = made(s.client.Post(s.url+"/runner/join", "text/plain", strings.NewReader("hello")))(t)
+	answer = proviso.TokenError{}
+	noError(t, json.NewDecoder(resp.Body).Decode(&answer))
+	noError(t, resp.Body.Close())
+	wanted[answer.Decision] = string(proviso.CodeContentType)
+	if len(wanted) != 11 || b.log.Status().Size != 11 {
+		t.Errorf("%d decisions for 11 requests, and %d entries", len(wanted), b.log.Status().Size)
+	}
+	for decision, code := range wanted {
+		_, found := cli(t, "audit", "search", "--store", s.dir+"/data", "--decision", decision, "--output", "json")
+		if strings.Count(found, "\n") != 1 || !strings.Contains(found, `"code":"`+code+`"`) || strings.Contains(found, "hello") {
+			t.Errorf("decision %s, %s, is in the record as %s", decision, code, found)
+		}
 	}
 }
 
