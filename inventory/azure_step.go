@@ -282,7 +282,7 @@ func (st *azStep) scriptPaths() {
 		}
 		for _, v := range s.facts.fetched {
 			line := r.scriptLine(s.node, v.line, v.name)
-			r.add(st.at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), "script")
+			r.add(st.at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), "script")
 		}
 		for _, x := range s.facts.exchanges {
 			if x.via == "az login --federated-token" || x.res.Kind == "broker/proviso" {

@@ -109,8 +109,8 @@ func natureOf(name string) Nature {
 			return NatureCredential // AWS_ACCESS_KEY_ID comes and goes with its secret
 		}
 		return NatureIdentifier
-	case last == "ID" && (prev == "SECRET" || prev == "ROLE" && slices.Contains(tok, "VAULT")):
-		return NatureCredential // the two halves of a Vault AppRole
+	case last == "ID" && (prev == "SECRET" || prev == "TOKEN" || prev == "ROLE" && slices.Contains(tok, "VAULT")):
+		return NatureCredential // the two halves of a Vault AppRole, or of a token
 	case last == "IDENTITY" && slices.Contains(tok, "SSH"):
 		return NatureCredential
 	case slices.Contains(tok, "PUB") && slices.Contains(tok, "SSH"):
@@ -153,6 +153,15 @@ func natureOf(name string) Nature {
 		}
 	}
 	return ""
+}
+
+// storedNature is natureOf for what a secrets manager holds: a whole
+// environment or configuration that is kept there is kept for its secrets.
+func storedNature(name string) Nature {
+	if tok := nameTokens(name); len(tok) > 0 && (tok[len(tok)-1] == "ENV" || tok[len(tok)-1] == "ENVIRONMENT") {
+		return NatureCredential
+	}
+	return firstNature(natureOf(name), NatureCredential)
 }
 
 // notSecretKey are words that make the KEY behind them something else than a secret.
@@ -254,6 +263,8 @@ var hostKinds = []struct {
 	{suffix: ".jfrog.io", kind: "registry/artifactory"},
 	{suffix: "\x00", part: "artifactory", kind: "registry/artifactory"},
 	{suffix: "\x00", part: "nexus", kind: "registry/nexus"},
+	{suffix: "\x00", part: "/api/v1/repos/", kind: "vcs/forgejo"},
+	{suffix: "\x00", part: "/api/v4/projects/", kind: "vcs/gitlab"},
 	{suffix: "hooks.slack.com", kind: "notify/slack"},
 	{suffix: "slack.com", kind: "notify/slack"},
 	{suffix: "discord.com", kind: "notify/chat"},

@@ -132,6 +132,11 @@ func readGit(c *command, x *consumption) {
 	if strings.HasPrefix(res.Kind, "ssh/") && c.has("clone", "push", "fetch", "pull", "ls-remote") {
 		x.actors = append(x.actors, actor{family: "ssh", res: res, via: "git " + c.arg(1)})
 	}
+	for _, w := range c.words {
+		if strings.Contains(w, "codecommit") && strings.Contains(w, "credential-helper") {
+			x.acts("aws", "vcs/codecommit", "", "git credential helper")
+		}
+	}
 	if c.has("user.email", "user.name") {
 		x.label(lastWord(c), res.Kind, "", "git config")
 	}
@@ -324,6 +329,9 @@ func readMaven(c *command, x *consumption) {
 				x.secret(val, r.Kind, r.Name, c.name())
 				continue
 			}
+		case low == "gpg.keyname", low == "signing.keyid":
+			x.label(val, "signing/gpg", "", c.name()+" -D"+key)
+			continue
 		case strings.Contains(low, "gpg"), strings.Contains(low, "signing"):
 			r = Resource{"signing/gpg", ""}
 		case strings.Contains(low, "docker"), strings.Contains(low, "jib"):

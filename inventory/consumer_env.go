@@ -45,6 +45,7 @@ var envNames = map[string]use{
 	"VSS_NUGET_EXTERNAL_FEED_ENDPOINTS":   secretUse("registry/nuget", ""),
 	"VSTS_PAT":                            secretUse("vcs/azure-devops", ""),
 	"GITHUB_TOKEN":                        secretUse("vcs/github", ""),
+	"GITHUBTOKEN":                         secretUse("vcs/github", ""),
 	"GH_TOKEN":                            secretUse("vcs/github", ""),
 	"GH_PAT":                              secretUse("vcs/github", ""),
 	"GH_API_TOKEN":                        secretUse("vcs/github", ""),
@@ -415,6 +416,9 @@ func envUse(name string) use {
 		return secretUse("registry/cargo", strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(upper, "CARGO_REGISTRIES_"), "_TOKEN")))
 	}
 	tok := nameTokens(name)
+	if n := len(tok); n > 0 && (tok[n-1] == "ARN" || tok[n-1] == "ARNS") {
+		return labelUse("cloud/aws", "")
+	}
 	for i := range envPatterns {
 		p := &envPatterns[i]
 		if hasWords(tok, p.words) {

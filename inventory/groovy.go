@@ -20,7 +20,12 @@ type gCall struct {
 	isDef bool
 	// text is the condition of an if, the raw text between its parentheses.
 	text string
+	// params are the names that a definition or a closure gives its arguments.
+	params []gParam
 }
+
+// gParam is a parameter with its default, when that is a literal.
+type gParam struct{ name, def string }
 
 // gArg is an argument, or an entry of a map; key is "" for a positional one.
 type gArg struct {
@@ -266,7 +271,9 @@ func (p *gParser) block() []*gCall {
 // statement reads one statement and gives its calls.
 func (p *gParser) statement() []*gCall {
 	if p.isPunct("{") {
-		return []*gCall{{line: p.peek().line, body: p.closure()}}
+		c := &gCall{line: p.peek().line}
+		p.closure(c)
+		return []*gCall{c}
 	}
 	if p.isPunct("@") { // an annotation: @Library('x') _
 		p.i++
@@ -281,8 +288,7 @@ func (p *gParser) statement() []*gCall {
 		return nil
 	}
 	if p.peek().kind != 'i' {
-		v := p.expression()
-		return v.calls()
+		return p.result(p.expression(), "")
 	}
 	// def name(...) { }, Type name = value, name = value
 	if c := p.definition(); c != nil {
@@ -291,8 +297,18 @@ func (p *gParser) statement() []*gCall {
 	if out, ok := p.assignment(); ok {
 		return out
 	}
-	v := p.expressionOrCommand()
-	return v.calls()
+	word := p.peek().text
+	return p.result(p.expressionOrCommand(), word)
+}
+
+// result gives the calls of a statement, and the value that a function gives
+// back by it: what it returns, or what its last statement is.
+func (p *gParser) result(v gValue, word string) []*gCall {
+	out := v.calls()
+	if word == "return" || len(out) == 0 && (v.isStr || v.parts != nil) {
+		out = append(out, &gCall{name: "return", text: word, line: v.line, args: []gArg{{val: v}}})
+	}
+	return out
 }
 
 // definition reads "def name(params) { body }".
@@ -326,10 +342,39 @@ func (p *gParser) definition() *gCall {
 	if p.at(k).kind != 'p' || p.at(k).text != "{" || p.t[p.i].text != "def" && i < 2 {
 		return nil
 	}
-	c := &gCall{name: p.at(i - 1).text, line: p.at(i - 1).line, isDef: true}
+	c := &gCall{name: p.at(i - 1).text, line: p.at(i - 1).line, isDef: true, params: p.params(i+1, j)}
 	p.i += k
-	c.body = p.closure()
+	params := c.params
+	p.closure(c)
+	c.params = params
 	return c
+}
+
+// params reads the names of parameters between two tokens: [Type] name [= default], ...
+func (p *gParser) params(from, to int) []gParam {
+	var out []gParam
+	name, def, depth, given := "", "", 0, false
+	for n := from; n <= to && n-from < 300; n++ {
+		t := p.at(n)
+		switch {
+		case n == to, t.kind == 'p' && t.text == "," && depth == 0:
+			if name != "" {
+				out = append(out, gParam{name, def})
+			}
+			name, def, given = "", "", false
+		case t.kind == 'p' && strings.Contains("([<{", t.text):
+			depth++
+		case t.kind == 'p' && strings.Contains(")]>}", t.text):
+			depth--
+		case t.kind == 'p' && t.text == "=":
+			given = true
+		case t.kind == 'i' && !given && depth == 0:
+			name = t.text
+		case t.kind == 's' && given && depth == 0:
+			def = t.text
+		}
+	}
+	return out
 }
 
 // assignment reads "[def|Type] name[.name] = value".
@@ -373,13 +418,14 @@ func (v gValue) calls() []*gCall {
 	return out
 }
 
-// closure reads { params -> statements }.
-func (p *gParser) closure() []*gCall {
+// closure reads { params -> statements } into a call.
+func (p *gParser) closure(c *gCall) {
 	p.i++ // {
 	// Parameters: identifiers and commas up to an arrow.
 	for j := 0; j < 30; j++ {
 		t := p.at(j)
 		if t.kind == 'p' && t.text == "-" && p.at(j+1).kind == 'p' && p.at(j+1).text == ">" {
+			c.params = p.params(0, j)
 			p.i += j + 2
 			break
 		}
@@ -387,9 +433,8 @@ func (p *gParser) closure() []*gCall {
 			break
 		}
 	}
-	body := p.block()
+	c.body = p.block()
 	if p.isPunct("}") {
 		p.i++
 	}
-	return body
 }

@@ -50,7 +50,7 @@ func (p *gParser) arguments(c *gCall) {
 		}
 	}
 	if p.brace() {
-		c.body = p.closure()
+		p.closure(c)
 	}
 }
 
@@ -239,7 +239,8 @@ func (p *gParser) primary() gValue {
 		}
 		p.chained(&v)
 	case t.kind == 'p' && t.text == "{":
-		v.call = &gCall{line: t.line, body: p.closure()}
+		v.call = &gCall{line: t.line}
+		p.closure(v.call)
 	case t.kind == 'n':
 		p.i++
 	}
@@ -314,7 +315,7 @@ func (p *gParser) expressionOrCommand() gValue {
 		break
 	}
 	if p.isPunct("{") {
-		c.body = p.closure()
+		p.closure(c)
 	}
 	return gValue{line: c.line, ident: c.name, call: c}
 }

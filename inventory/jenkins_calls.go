@@ -16,8 +16,13 @@ func init() {
 		"withAWS": jkWithAWS, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
 		"withKubeConfig": jkKube, "withKubeCredentials": jkKube, "kubernetesDeploy": jkKube, "azureServicePrincipal": jkAzure,
 		"withSonarQubeEnv": jkConnection, "slackSend": jkConnection, "office365ConnectorSend": jkConnection, "emailext": jkConnection, "publishChecks": jkConnection,
+		"sshPublisher": jkSSHPublisher, "nexusPublisher": jkServer, "nexusPolicyEvaluation": jkServer,
 		"@Library": jkLibrary, "library": jkLibrary, "parameters": jkSkip, "when": jkSkip,
 		"sh": jkScript, "bat": jkScript, "powershell": jkScript, "pwsh": jkScript,
+	}
+	for _, step := range []string{"rtUpload", "rtDownload", "rtSetProps", "rtDeleteProps", "rtPublishBuildInfo", "rtPromote", "rtMavenResolver", "rtMavenDeployer", "rtGradleResolver", "rtGradleDeployer", "rtNpmResolver",
+		"rtNpmDeployer", "rtDockerPush", "rtDockerPull", "rtCreateDockerBuild", "rtPipResolver", "rtGoResolver", "rtGoPublisher", "rtNugetResolver", "xrayScan", "Artifactory.server"} {
+		jkReaders[step] = jkServer
 	}
 }
 
@@ -238,7 +243,7 @@ func mapValue(v gValue, key string) gValue {
 
 // usesIn says what the scripts of a closure do with variables.
 func (f *jkFile) usesIn(body []*gCall) map[string]use {
-	out := make(map[string]use)
+	out, seen := make(map[string]use), make(map[string]bool)
 	var walk func([]*gCall, int)
 	walk = func(calls []*gCall, depth int) {
 		if depth > 30 {
@@ -254,7 +259,11 @@ func (f *jkFile) usesIn(body []*gCall) map[string]use {
 					}
 				}
 			}
-			if fn := f.funcs[c.name]; fn != nil && !c.isDef {
+			if c.name == "=" || c.name == "return" {
+				continue // the calls of its value stand beside it
+			}
+			if name, fn := f.callee(c); fn != nil && !seen[name] {
+				seen[name] = true
 				walk(fn.body, depth+1)
 			}
 			for _, a := range c.args {
@@ -468,7 +477,7 @@ func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, s := range scriptsOf(c) {
 		facts := readScript(s.str, nil)
 		for _, v := range facts.fetched {
-			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), c.name)
+			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), c.name)
 		}
 		for _, x := range facts.exchanges {
 			if x.res.Kind == "broker/proviso" {

@@ -133,6 +133,18 @@ func (k *k8s) volume(v k8sVolume, at place, line int, path string) {
 	k.secret(at, line, v.secret, use{res: res}, "volume")
 }
 
+// handed records the volumes that a step which is defined elsewhere gets by name, as a parameter.
+func (k *k8s) handed(params *node, step string) {
+	r := k.r
+	for p := range r.items(params) {
+		value := r.get(p, "value")
+		if v, ok := k.volumes[r.str(value)]; ok {
+			k.mounted[r.str(value)] = true
+			k.volume(v, k.at(step), value.Line, "")
+		}
+	}
+}
+
 // unmounted records the volumes that no container mounts by name: a template of steps does, or all of them.
 func (k *k8s) unmounted() {
 	for _, name := range sortedKeys(k.volumes) {

@@ -121,12 +121,12 @@ func (f *agFile) template(t *node, job string) {
 			k.container(c, r.str(r.get(c, "name")))
 		}
 	}
+	f.artifact(r.get(t, "archiveLocation"), f.at(job, ""))
 	for _, dir := range []string{"inputs", "outputs"} {
 		for a := range r.items(r.at(t, dir, "artifacts")) {
 			f.artifact(a, f.at(job, ""))
 		}
 	}
-	f.artifact(r.get(t, "archiveLocation"), f.at(job, ""))
 	if res := r.get(t, "resource"); res != nil {
 		r.ambient(f.at(job, ""), res.Line, firstOf(f.account, "service account"), use{res: Resource{"k8s/cluster", "this cluster"}}, "resource: "+r.str(r.get(res, "action")))
 	}

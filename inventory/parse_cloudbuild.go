@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ type gbFile struct {
 	root    *node
 	account string
 	sources map[string]gbSecret
-	subst   map[string]bool
+	subst   map[string]string
 	runner  Runner
 }
 
@@ -33,9 +34,9 @@ func readCloudBuild(r *reader, docs []*node) {
 		if r.get(root, "steps") == nil {
 			continue
 		}
-		f := &gbFile{r: r, root: root, sources: make(map[string]gbSecret), subst: make(map[string]bool)}
+		f := &gbFile{r: r, root: root, sources: make(map[string]gbSecret), subst: make(map[string]string)}
 		for k, v := range r.pairs(r.get(root, "substitutions")) {
-			f.subst[k.Value] = r.str(v) != ""
+			f.subst[k.Value] = r.str(v)
 		}
 		f.machine()
 		f.secrets()
@@ -83,6 +84,25 @@ func (f *gbFile) machine() {
 	}
 }
 
+var gbHole = regexp.MustCompile(`\$\{(_[A-Z0-9_]+)\}|\$(_[A-Z0-9_]+)`)
+
+// expand puts the defaults of substitutions into a text. They are one line
+// each, or they would move the lines behind them.
+func (f *gbFile) expand(s string) string {
+	for range 3 {
+		if !strings.Contains(s, "$_") && !strings.Contains(s, "${_") {
+			return s
+		}
+		s = gbHole.ReplaceAllStringFunc(s, func(m string) string {
+			if v := f.subst[strings.Trim(m, "${}")]; v != "" && len(v) < 200 && !strings.Contains(v, "\n") {
+				return v
+			}
+			return m
+		})
+	}
+	return s
+}
+
 // secrets reads where the variables of secretEnv come from; opening a secret is an access of the service account.
 func (f *gbFile) secrets() {
 	r := f.r
@@ -125,7 +145,7 @@ func (f *gbFile) outputs() {
 		}
 	}
 	for img := range r.items(r.get(f.root, "images")) {
-		res := imageRegistry(r.str(img))
+		res := imageRegistry(f.expand(r.str(img)))
 		if res.Kind == "registry/container" {
 			res.Kind = "registry/gar"
 		}
@@ -155,8 +175,8 @@ func (f *gbFile) step(n *node, i int) {
 	at := f.at(firstOf(r.str(r.get(n, "id")), fmt.Sprintf("#%d", i)))
 	image := r.str(r.get(n, "name"))
 	alias := make(map[string][]string)
-	for k, set := range f.subst {
-		if set {
+	for k, v := range f.subst {
+		if v != "" {
 			alias[k] = []string{}
 		}
 	}
@@ -169,7 +189,7 @@ func (f *gbFile) step(n *node, i int) {
 		}
 	}
 	text, script := f.commandOf(n, image)
-	facts := readScript(text, alias)
+	facts := readScript(f.expand(text), alias)
 	for _, e := range r.strs(r.get(n, "secretEnv")) {
 		f.secretEnv(e, n, at, facts)
 	}
@@ -194,10 +214,10 @@ func (f *gbFile) step(n *node, i int) {
 	for _, v := range facts.fetched {
 		line := r.scriptLine(script, v.line, v.name)
 		r.ambient(at, line, f.account, use{res: v.res}, "script")
-		r.add(at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), "script")
+		r.add(at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), "script")
 	}
 	for _, u := range facts.uses {
-		if strings.HasPrefix(u.name, "_") && looksSecret(u.name) && !f.subst[u.name] && !namesFetched(facts, u.name) {
+		if strings.HasPrefix(u.name, "_") && looksSecret(u.name) && f.subst[u.name] == "" && !namesFetched(facts, u.name) {
 			r.static(at, r.scriptLine(script, u.line, u.name), u.name, u.use.or(envUse(u.name)), "substitution")
 		}
 	}

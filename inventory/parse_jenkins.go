@@ -24,8 +24,11 @@ const (
 type jkFile struct {
 	r *reader
 	// funcs are functions of the file; a call of one is read where it stands.
-	funcs  map[string]*gCall
-	called map[string]bool
+	funcs    map[string]*gCall
+	called   map[string]bool
+	active   map[string]bool // what is being read now
+	closures map[*gCall]*jkClosure
+	computed []*gCall // assignments whose value a function gives
 	// consts are names with a literal value, and defaults of parameters.
 	consts map[string][]string
 	// names says what scripts of the whole file do with environment variables.
@@ -33,6 +36,7 @@ type jkFile struct {
 	// bound is set when an environment block holds a credential: commands may use it.
 	bound    bool
 	depth    int
+	budget   int // of calls that are read
 	calls    []*gCall
 	assigned map[string][]gValue // what names are assigned; made on first use
 }
@@ -54,17 +58,24 @@ func readJenkins(r *reader) {
 		return
 	}
 	calls := parseGroovy(r.src.text)
-	f := &jkFile{r: r, funcs: make(map[string]*gCall), called: make(map[string]bool), consts: make(map[string][]string), names: make(map[string]use), calls: calls}
+	f := &jkFile{r: r, funcs: make(map[string]*gCall), called: make(map[string]bool), active: make(map[string]bool), closures: make(map[*gCall]*jkClosure),
+		consts: make(map[string][]string), names: make(map[string]use), calls: calls, budget: maxJenkinsCalls}
 	f.survey(calls, 0)
-	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
-	f.block(calls, ctx)
-	for _, name := range sortedKeys(f.funcs) {
-		if !f.called[name] {
-			f.called[name] = true
-			f.block(f.funcs[name].body, ctx)
+	for _, c := range f.computed {
+		for _, s := range f.ids(c.args[0].val) {
+			f.consts[c.assign] = appendNew(f.consts[c.assign], s)
 		}
 	}
+	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
+	f.block(calls, ctx)
+	f.uncalled(ctx)
+	if f.budget <= 0 {
+		r.problems = append(r.problems, problem{1, "the functions of the file call each other more often than the bound of this reader; only a part of it was read"})
+	}
 }
+
+// maxJenkinsCalls bounds how many calls are read of one file, functions where they are called.
+const maxJenkinsCalls = 200_000
 
 // survey collects functions, constants, axes, defaults of parameters, and what scripts do with variables.
 func (f *jkFile) survey(calls []*gCall, depth int) {
@@ -74,18 +85,12 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 	for _, c := range calls {
 		switch {
 		case c.isDef:
-			f.funcs[c.name] = c
+			f.define(c.name, c)
+		case c.name == "return":
+			continue // the calls of its value stand before it
 		case c.name == "=":
-			name := strings.TrimPrefix(c.assign, "env.")
-			if v := c.args[0].val; v.isStr && !v.gstr {
-				f.consts[name] = appendNew(f.consts[name], v.str)
-			} else if !v.isStr && len(v.parts) > 1 {
-				for _, s := range f.ids(v) {
-					f.consts[name] = appendNew(f.consts[name], s)
-				}
-			}
-			f.surveyArgs(c.args, depth)
-			continue
+			f.surveyValue(c)
+			continue // and here they come behind it
 		case c.name == "axis":
 			f.axis(c)
 		case isParameter(c.name):
@@ -104,6 +109,26 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 		}
 		f.surveyArgs(c.args, depth)
 		f.survey(c.body, depth+1)
+	}
+}
+
+// surveyValue looks at an assignment: a literal, a choice of them, a closure, or what a function gives.
+func (f *jkFile) surveyValue(c *gCall) {
+	name, v := strings.TrimPrefix(c.assign, "env."), c.args[0].val
+	if body := closureOf(v); body != nil && !strings.Contains(name, ".") && jkReaders[name] == nil {
+		f.closures[body] = &jkClosure{name: name}
+		f.define(name, body)
+		return
+	}
+	switch {
+	case v.isStr && !v.gstr:
+		f.consts[name] = appendNew(f.consts[name], v.str)
+	case !v.isStr && len(v.parts) > 1:
+		for _, s := range f.ids(v) {
+			f.consts[name] = appendNew(f.consts[name], s)
+		}
+	case v.call != nil && v.call.name != "":
+		f.computed = append(f.computed, c)
 	}
 }
 
@@ -222,6 +247,10 @@ func (f *jkFile) ids(v gValue) []string {
 		return f.expand(v.str)
 	case v.ident != "" && v.call == nil:
 		return f.consts[strings.TrimPrefix(v.ident, "env.")]
+	case v.call != nil && v.list == nil:
+		if name, fn := f.callee(v.call); fn != nil {
+			return f.results(name, fn)
+		}
 	case len(v.parts) > 0:
 		var out []string
 		for _, p := range v.parts[1:] {
@@ -274,6 +303,9 @@ func (f *jkFile) block(calls []*gCall, ctx jkCtx) {
 		return
 	}
 	for _, c := range calls {
+		if f.budget--; f.budget <= 0 {
+			break
+		}
 		f.one(c, ctx)
 	}
 	f.depth--
@@ -284,18 +316,22 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 	if c.isDef {
 		return
 	}
-	if c.name == "=" {
-		return // the calls of its value come behind it
+	if c.name == "=" || c.name == "return" {
+		return // the calls of its value stand beside it
+	}
+	if body := f.closures[c]; body != nil {
+		body.at = &ctx
+		return // it is read where it is called
 	}
 	if read, ok := jkReaders[c.name]; ok {
 		read(f, c, ctx)
 		return
 	}
-	if fn := f.funcs[c.name]; fn != nil && !slices.Contains([]string{"call", "main"}, c.name) {
-		f.called[c.name] = true
+	if name, fn := f.callee(c); fn != nil {
 		f.arguments(c, ctx)
+		f.nestedCalls(c, ctx)
 		f.block(c.body, ctx)
-		f.block(fn.body, ctx)
+		f.invoke(name, fn, c, ctx)
 		return
 	}
 	f.arguments(c, ctx)

@@ -319,6 +319,7 @@ func (f *tkFile) task(spec *node, job string, _ *node) {
 	r := f.r
 	f.bindDefaults(r.get(spec, "params"))
 	f.bindDefaults(r.at(spec, "inputs", "params"))
+	f.slots(r.get(spec, "workspaces"), job)
 	k := f.pod(job, r.get(spec, "volumes"))
 	template := r.get(spec, "stepTemplate")
 	n := 0
@@ -328,6 +329,7 @@ func (f *tkFile) task(spec *node, job string, _ *node) {
 			name := firstOf(r.str(r.get(s, "name")), r.str(r.at(s, "ref", "name")))
 			k.container(s, name)
 			if ref := r.get(s, "ref"); ref != nil {
+				k.handed(r.get(s, "params"), name)
 				r.open(f.at(job, name), ref.Line, "step action", tkRefName(r, ref), "the step is defined in another manifest")
 			}
 		}
@@ -337,6 +339,18 @@ func (f *tkFile) task(spec *node, job string, _ *node) {
 	}
 	k.unmounted()
 	f.unusedParams(spec, job)
+}
+
+// tkSecretSlot matches workspaces that a task wants filled with a secret.
+var tkSecretSlot = regexp.MustCompile(`(?i)secret|credential|docker-?config|kube-?config|ssh-(directory|creds|key)|basic-auth|netrc|pypirc|npmrc`)
+
+// slots reports the workspaces of a task that a secret is meant for: which one, only a run says.
+func (f *tkFile) slots(workspaces *node, job string) {
+	for w := range f.r.items(workspaces) {
+		if name := f.r.str(f.r.get(w, "name")); tkSecretSlot.MatchString(name) || tkSecretSlot.MatchString(f.r.str(f.r.get(w, "description"))) {
+			f.r.open(f.at(job, ""), w.Line, "workspace", name, "the secret that fills the workspace is chosen by the run")
+		}
+	}
 }
 
 // unusedParams records parameters of a task that name a secret by default, when no reference in it used that name.

@@ -72,7 +72,7 @@ func (s *scope) script(n *node, text string) {
 		if s.fetch != nil {
 			s.fetch(v, line)
 		}
-		s.r.add(s.place(StaticSecret), line, Credential{Kind: StaticSecret, Name: v.name, Nature: firstNature(natureOf(v.name), NatureCredential), Source: v.source}, envUse(v.name), s.via)
+		s.r.add(s.place(StaticSecret), line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), s.via)
 	}
 	for k, v := range f.exported {
 		if s.exported == nil {

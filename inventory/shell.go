@@ -347,8 +347,8 @@ func (p *shellParser) double(b *strings.Builder) {
 				if p.s[p.i+1] == '\n' {
 					p.line++
 				}
-				if p.s[p.i+1] == '$' {
-					b.WriteByte('\\')
+				if p.s[p.i+1] == '$' || isWordByte(p.s[p.i+1]) {
+					b.WriteByte('\\') // "$NAME\n": the escape is no part of the name
 				}
 				b.WriteByte(p.s[p.i+1])
 			}
