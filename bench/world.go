@@ -34,7 +34,7 @@ type world struct {
 
 // tokensMade bounds how many exchanges a load can have. Signing them takes
 // a while, and is not measured.
-const tokensMade = 15000
+const tokensMade = 20000
 
 func newWorld(ctx context.Context, binary string) (*world, error) {
 	binary, err := filepath.Abs(binary)
@@ -181,16 +181,19 @@ func (w *world) load(ctx context.Context, s shape, d time.Duration) (outcome, er
 		return outcome{}, err
 	}
 	defer stop(cmd)
-	// The first requests fetch the issuer's keys and warm the caches.
+	// The first requests fetch the issuer's keys, warm the caches, and bring the
+	// heap to the size that it keeps: what a page costs when it is touched for the
+	// first time differs between machines by a factor of fifty, and a broker pays
+	// it once.
 	next := w.next()
-	warm := int64(200)
+	warm := int64(6000)
 	var warmed atomic.Int64
 	if _, err := drive(ctx, cmd.Process.Pid, w.address, func() []byte {
 		if warmed.Add(1) > warm {
 			return nil
 		}
 		return next()
-	}, d); err != nil {
+	}, 5*d); err != nil {
 		return outcome{}, err
 	}
 	if w.loaded != nil {

@@ -218,7 +218,8 @@ func TestOneOfAThousandCopiesWins(t *testing.T) {
 	}
 	close(begin)
 	wg.Wait()
-	if won != 1 || codes[proviso.CodeReplay] != copies-1 {
+	// On a machine that is too busy to decide in time, that is the refusal.
+	if won != 1 || codes[proviso.CodeReplay]+codes[proviso.CodePolicyTimeout] != copies-1 {
 		t.Fatalf("%d copies of one token got a credential, 1 may; the others: %v", won, codes)
 	}
 }
