@@ -68,11 +68,14 @@ type Broker struct {
 	strangers *rate.Limiter
 	// outsiders is the same for those whose token is a configured issuer's, and
 	// who are nevertheless no job of ours: each of their attempts has a name.
-	outsiders  *rate.Limiter
+	outsiders *rate.Limiter
+	// hasty is the same for jobs of ours that ask beyond their issuer's rate.
+	hasty      *rate.Limiter
 	unrecorded atomic.Int64
 }
 
-// Refusals of callers that are no job of ours are recorded up to this rate.
+// Refusals of callers that are no job of ours, or whose issuer's rate is used
+// up, are recorded up to this rate.
 const (
 	strangersPerSecond = 50
 	strangersBurst     = 500
@@ -89,7 +92,8 @@ func New(parts Parts, grants map[string]*Grant, issuers []string) (*Broker, erro
 	}
 	b := &Broker{Parts: parts, grants: grants, rates: map[string]*rate.Limiter{},
 		strangers: rate.NewLimiter(strangersPerSecond, strangersBurst),
-		outsiders: rate.NewLimiter(strangersPerSecond, strangersBurst)}
+		outsiders: rate.NewLimiter(strangersPerSecond, strangersBurst),
+		hasty:     rate.NewLimiter(strangersPerSecond, strangersBurst)}
 	if parts.IssuerRate > 0 {
 		for _, name := range issuers {
 			b.rates[name] = rate.NewLimiter(rate.Limit(parts.IssuerRate), int(2*parts.IssuerRate)+1)
@@ -98,7 +102,7 @@ func New(parts Parts, grants map[string]*Grant, issuers []string) (*Broker, erro
 	return b, nil
 }
 
-// Unrecorded counts the refusals of strangers that were counted only.
+// Unrecorded counts the refusals that were counted only.
 func (b *Broker) Unrecorded() int64 { return b.unrecorded.Load() }
 
 // HasGrant reports whether a grant of this name is configured.

@@ -235,7 +235,7 @@ func (b *Broker) close(ctx context.Context, rec *record, err error) error {
 	if recorded := new(audit.Recorded); errors.As(err, &recorded) {
 		return answer // one request, one outcome: Commit wrote it in the place of the decision
 	}
-	if limit := b.budget(rec); limit != nil && !limit.AllowN(b.Now(), 1) {
+	if limit := b.budget(rec, refusal); limit != nil && !limit.AllowN(b.Now(), 1) {
 		b.unrecorded.Add(1)
 		return answer
 	}
@@ -268,9 +268,12 @@ func panicked(rec *record, value any) error {
 // budget bounds what the record takes of a caller that isn't a job of ours. Who
 // has a good signature of a configured issuer (a fork's pull request, another
 // tenant of a shared one) has a budget apart from who has nothing, so that noise
-// can't hide an attempt.
-func (b *Broker) budget(rec *record) *rate.Limiter {
+// can't hide an attempt. A job of ours is recorded, and what bounds it is its
+// issuer's rate: whoever asks beyond that could fill the disk with one token.
+func (b *Broker) budget(rec *record, refusal *proviso.Refusal) *rate.Limiter {
 	switch {
+	case rec.proved && refusal.Code == proviso.CodeRateLimited:
+		return b.hasty
 	case rec.proved:
 		return nil
 	case rec.entry.TokenHash != "":

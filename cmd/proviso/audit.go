@@ -283,9 +283,8 @@ func describe(s audit.Summary) string {
 	if s.Code != "" {
 		fmt.Fprintf(&b, " (%s)", s.Code)
 	}
-	fmt.Fprintf(&b, " grant %s", s.Grant)
 	for _, part := range []struct{ name, value string }{
-		{"issuer", s.Issuer}, {"repository", s.Repository}, {"actor", s.Actor}, {"runner", s.SPIFFEID}, {"credential", s.Credential},
+		{"grant", s.Grant}, {"issuer", s.Issuer}, {"repository", s.Repository}, {"actor", s.Actor}, {"runner", s.SPIFFEID}, {"credential", s.Credential},
 	} {
 		if part.value != "" {
 			fmt.Fprintf(&b, " %s %s", part.name, part.value)

@@ -102,7 +102,7 @@ const devText = `The lab is running; Ctrl-C ends it. In another terminal:
   # 7. Who got what
   {proviso} audit search --store {store}
 
-  # 8. Change a policy while the broker runs, then ask again
+  # 8. Change a policy while the broker runs: its log says when the new one decides, or why not
   ${EDITOR:-vi} {dir}/policy/deployment_approval.rego
 
 The configuration is {dir}/proviso.yaml, the policies are in {dir}/policy.

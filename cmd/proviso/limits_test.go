@@ -194,7 +194,7 @@ func TestIssuersHaveARate(t *testing.T) {
 	t.Cleanup(func() { _ = other.Close() })
 	s := newSite(t, plan{server: "limits: {issuer_rate: 0.01}",
 		issuers: fmt.Sprintf("  - {name: other, platform: github, url: %q, allow_private: true, require: {repository_owner_id: \"61200123\"}, role: ci, events: [push]}\n", other.URL())})
-	s.serve()
+	b, _ := s.serve()
 	forged := s.ask(exchangeForm(s.token(lab.Job{}, lab.Unsigned()), "deploy"))
 	if forged.refused.Code != proviso.CodeJWTAlgNotAllowed {
 		t.Errorf("a forged token: %s", forged)
@@ -208,6 +208,16 @@ func TestIssuersHaveARate(t *testing.T) {
 	}
 	if r := s.ask(exchangeForm(made(other.Token(lab.Job{}, s.url))(t), "deploy")); r.granted == nil {
 		t.Errorf("another issuer's job: %s", r)
+	}
+	// Nor can one good token fill the record: beyond the rate its refusals have a
+	// budget, and what is beyond that is counted.
+	before, asked := b.log.Status().Size, int64(0)
+	for form := exchangeForm(s.token(lab.Job{}), "deploy"); b.broker.Unrecorded() == 0 && asked < 20_000; asked++ {
+		s.ask(form)
+	}
+	recorded, unrecorded := b.log.Status().Size-before, b.broker.Unrecorded()
+	if recorded+unrecorded != asked || unrecorded != 1 || recorded < 100 {
+		t.Errorf("of %d refusals of a hasty job %d are in the record and %d are counted", asked, recorded, unrecorded)
 	}
 }
 

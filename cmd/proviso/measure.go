@@ -13,7 +13,7 @@ import (
 // measure registers what the parts know of themselves. The server counts the
 // requests; these are the states that an operator is woken by.
 func measure(m *server.Metrics, b *broker.Broker, log *audit.Log, policies *policy.Engine, identities *identity.Verifier) {
-	m.Counter("proviso_unrecorded_refusals_total", "Refusals of callers that proved nothing, beyond what is recorded.",
+	m.Counter("proviso_unrecorded_refusals_total", "Refusals of callers that proved nothing, or asked too often, beyond what is recorded.",
 		func() float64 { return float64(b.Unrecorded()) })
 	m.Gauge("proviso_log_entries", "Entries in the record.", func() float64 { return float64(log.Status().Size) })
 	m.Gauge("proviso_log_waiting", "Requests that wait for the disk.", func() float64 { return float64(log.Status().Waiting) })

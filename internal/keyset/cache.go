@@ -263,8 +263,11 @@ func (s *Source) afterFailure(last *snapshot, err error, now time.Time) *snapsho
 	next.failed = err
 	next.failures++
 	next.retry = now.Add(min(firstRetry<<min(next.failures-1, 8), longestRetry))
-	s.cfg.Log.Warn("the issuer's keys could not be refreshed", "error", err, "in_a_row", next.failures,
-		"last_good", next.fetched, "stale", next.stale, "retry", next.retry)
+	about := []any{"error", err, "in_a_row", next.failures, "retry", next.retry}
+	if !next.fetched.IsZero() {
+		about = append(about, "last_good", next.fetched, "stale", next.stale)
+	}
+	s.cfg.Log.Warn("the issuer's keys could not be refreshed", about...)
 	return next
 }
 
