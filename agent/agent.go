@@ -23,8 +23,9 @@
 //
 // # What it keeps
 //
-// Keys are in memory and, for the runner's own, in one file that only the
-// agent's user may read, so that a restart needs no new join. Nothing that the
+// Keys are in memory and, for the runner's own, in files that only the agent's
+// user may read, so that a restart needs no new join, and a machine that proves
+// itself by a key stays the same machine. Nothing that the
 // broker or a caller sends is believed before it was checked; no token or key is
 // in a log line or an error.
 package agent

@@ -161,6 +161,11 @@ func (c *brokerClient) fetch(ctx context.Context, path string, body map[string]s
 	if err != nil {
 		return nil, err
 	}
+	return c.fetchFor(ctx, key, path, body, cert, now)
+}
+
+// fetchFor is fetch for a key that is there.
+func (c *brokerClient) fetchFor(ctx context.Context, key crypto.Signer, path string, body map[string]string, cert *tls.Certificate, now func() time.Time) (*svid, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		return nil, err

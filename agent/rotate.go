@@ -118,7 +118,11 @@ func (a *Agent) join(ctx context.Context) (*svid, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh, err := a.broker.fetch(ctx, "/runner/join", body, nil, a.now)
+	key, err := a.joinKey(body["kind"])
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := a.broker.fetchFor(ctx, key, "/runner/join", body, nil, a.now)
 	if err != nil {
 		if no := new(refusal); errors.As(err, &no) && used != [32]byte{} {
 			a.usedToken = used // it would be refused again

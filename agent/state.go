@@ -2,17 +2,56 @@ package agent
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/pass"
 )
 
 // stateFile holds the runner's key and SVID, so that a restart needs no join.
 const stateFile = "runner.pem"
+
+// machineFile holds the key that the machine joins with where its evidence counts
+// only with one, each time the same: the broker remembers it.
+const machineFile = "machine.pem"
+
+// joinKey gives the key of the SVID that the runner joins for. It is made anew,
+// but for evidence that is tied to the key that came with it first.
+func (a *Agent) joinKey(kind string) (crypto.Signer, error) {
+	if !evidence.NeedsKey(kind) {
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	data, err := pass.ReadSecret(filepath.Join(a.keys(), machineFile))
+	if err == nil {
+		key, err := pass.ParsePrivateKey(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s in %s: %w", machineFile, a.keys(), err)
+		}
+		return key, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = pass.MarshalPrivateKey(key); err != nil {
+		return nil, err
+	}
+	if err := pass.WriteSecret(a.keys(), machineFile, data); err != nil {
+		return nil, fmt.Errorf("the machine's key can't be kept: %w", err)
+	}
+	return key, nil
+}
 
 // keys is the directory that only the agent's user may enter. It lies below
 // State, which others must be able to pass on their way to the socket.

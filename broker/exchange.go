@@ -39,14 +39,9 @@ type Issued struct {
 // Exchange is the flow. Each stage takes what the stage before it produced, so
 // the order below is the only one that compiles; each refusal ends it. The
 // record is open before anything is believed, and is closed on every way out.
-func (b *Broker) Exchange(ctx context.Context, req Request) (issued *Issued, err error) {
+func (b *Broker) Exchange(ctx context.Context, req Request) (_ *Issued, err error) {
 	ctx, rec := b.open(ctx, req)
-	defer func() {
-		if p := recover(); p != nil {
-			issued, err = nil, panicked(rec, p)
-		}
-		err = b.close(ctx, rec, err)
-	}()
+	defer b.end(ctx, rec, &err)
 
 	// 1. Who asks. Nothing about grants is said to somebody who isn't a job.
 	ctx = rec.stage(ctx, proviso.StageJob)

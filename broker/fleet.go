@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -32,8 +34,9 @@ type FleetConfig struct {
 	// 1h, by default 5m.
 	JWTTTL time.Duration `yaml:"jwt_ttl,omitempty"`
 	// Evidence names the kinds of evidence by which a runner may join without a
-	// join token: aws, gcp, azure, kubernetes, tpm, ear. None by default. A runner
-	// joins by evidence once; another time somebody has to allow it.
+	// join token: aws, gcp, azure, kubernetes, tpm, attestation; each needs an entry
+	// of that kind under runners. None by default. A runner joins by evidence once,
+	// and again when its SVID has ended, or when somebody allows it.
 	Evidence []string `yaml:"evidence,omitempty"`
 }
 
@@ -57,8 +60,16 @@ func (c FleetConfig) Validate() []Problem {
 	if c.JWTTTL < 5*time.Second || c.JWTTTL > time.Hour || c.JWTTTL%time.Second != 0 {
 		problems = append(problems, Problem{"jwt_ttl", fmt.Sprintf("is %s; write whole seconds from 5s to 1h, as 5m", c.JWTTTL)})
 	}
+	for i, kind := range c.Evidence {
+		if !slices.Contains(joinKinds(), kind) {
+			problems = append(problems, Problem{fmt.Sprintf("evidence[%d]", i), fmt.Sprintf("%q is no kind of evidence that a runner can join by; write %s", kind, strings.Join(joinKinds(), ", "))})
+		}
+	}
 	return problems
 }
+
+// joinKinds are the kinds of evidence that prove a machine without a job.
+func joinKinds() []string { return slices.Sorted(maps.Values(proviso.EvidenceKinds)) }
 
 // workloadSegment stands between a runner's SPIFFE ID and the name of a workload
 // on its machine. The runner's own SVID renews itself; a workload's never does,
@@ -166,12 +177,7 @@ type Enrolled struct {
 // in the place of a policy.
 func (b *Broker) Join(ctx context.Context, req JoinRequest) (_ *Enrolled, err error) {
 	rec := b.openEntry(RunnerJoin)
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(rec, p)
-		}
-		err = b.close(ctx, rec, err)
-	}()
+	defer b.end(ctx, rec, &err)
 	if b.Enrolment == nil {
 		return nil, noFleet()
 	}
@@ -192,14 +198,13 @@ func (b *Broker) Join(ctx context.Context, req JoinRequest) (_ *Enrolled, err er
 	if err != nil {
 		return nil, err
 	}
-	enrolled, err := b.enrol(ctx, rec, b.Enrolment.x509, credential.PlanRequest{Runner: rec.entry.SPIFFEID, CSR: req.CSR}, func(expires time.Time) audit.Once {
-		once.With = joining.Write(expires)
-		return once
+	return b.enrol(ctx, rec, b.Enrolment.x509, credential.PlanRequest{Runner: rec.entry.SPIFFEID, CSR: req.CSR}, enrolling{
+		once: func(expires time.Time) audit.Once {
+			once.With = joining.Write(expires)
+			return once
+		},
+		durable: func(time.Time) { joining.Done() },
 	})
-	if err == nil {
-		joining.Done()
-	}
-	return enrolled, err
 }
 
 const joinAgain = "this join token or evidence has already been used to join, and it is good for one join: let the operator make a new join token"
@@ -236,9 +241,17 @@ func (b *Broker) joinByEvidence(ctx context.Context, rec *record, req JoinReques
 		return nil, audit.Once{}, proviso.Refuse(proviso.StageRunner, proviso.CodeTemplateValue, "the evidence gives the runner no name in this fleet: %v", err)
 	}
 	rec.entry.SPIFFEID = name
-	joining, err := b.Fleet.Join(ctx, name, req.Kind+"/"+run.Name(), nil)
-	once := audit.Once{Key: joinKey(req.Kind, run.EvidenceHash()), Expires: run.Expires(), Again: joinAgain}
-	return joining, once, err
+	joining, err := b.Fleet.Join(ctx, name, req.Kind+"/"+run.Name()+"/"+run.ID(), nil)
+	if err != nil {
+		return nil, audit.Once{}, err
+	}
+	shown := run.EvidenceHash() + "\x00" + joining.Again()
+	if run.Tied() {
+		// Nobody else can show it; and some of it, as AWS's document, is all that
+		// the machine ever has. Then the request for the certificate is what is used up.
+		shown += "\x00" + string(req.CSR)
+	}
+	return joining, audit.Once{Key: joinKey(req.Kind, shown), Expires: run.Expires(), Again: joinAgain}, nil
 }
 
 func orBy(kinds []string) string {
@@ -277,12 +290,7 @@ func joinDocument(evidence, id string) document.Value {
 // the request does.
 func (b *Broker) Renew(ctx context.Context, req RenewRequest) (_ *Enrolled, err error) {
 	rec := b.openEntry(RunnerRenewal)
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(rec, p)
-		}
-		err = b.close(ctx, rec, err)
-	}()
+	defer b.end(ctx, rec, &err)
 	if b.Enrolment == nil {
 		return nil, noFleet()
 	}
@@ -318,17 +326,14 @@ func (b *Broker) Renew(ctx context.Context, req RenewRequest) (_ *Enrolled, err 
 		}
 		plan.Audience, offer = req.Audience, b.Enrolment.jwt
 	}
-	var until time.Time
-	enrolled, err := b.enrol(ctx, rec, offer, plan, func(expires time.Time) audit.Once {
-		if until = expires; own {
+	writes := enrolling{once: func(time.Time) audit.Once { return audit.Once{Off: true} }}
+	if own {
+		writes.once = func(expires time.Time) audit.Once {
 			return audit.Once{Off: true, With: b.Fleet.Renewed(name, expires)}
 		}
-		return audit.Once{Off: true}
-	})
-	if err == nil && own {
-		b.Fleet.RenewalDone(name, until)
+		writes.durable = func(expires time.Time) { b.Fleet.RenewalDone(name, expires) }
 	}
-	return enrolled, err
+	return b.enrol(ctx, rec, offer, plan, writes)
 }
 
 // EndpointSVID gives the broker's own bundle endpoint its SVID. It is recorded
@@ -336,24 +341,35 @@ func (b *Broker) Renew(ctx context.Context, req RenewRequest) (_ *Enrolled, err 
 func (b *Broker) EndpointSVID(ctx context.Context, offer *credential.Offer, id string, csr []byte) (_ *Enrolled, err error) {
 	rec := b.openEntry("endpoint-svid")
 	rec.proved = true
-	defer func() { err = b.close(ctx, rec, err) }()
+	defer b.end(ctx, rec, &err)
 	rec.entry.SPIFFEID = id
-	return b.enrol(ctx, rec, offer, credential.PlanRequest{Runner: id, CSR: csr}, func(time.Time) audit.Once { return audit.Once{Off: true} })
+	return b.enrol(ctx, rec, offer, credential.PlanRequest{Runner: id, CSR: csr}, enrolling{once: func(time.Time) audit.Once { return audit.Once{Off: true} }})
+}
+
+// enrolling is what becomes of the fleet with an SVID that ends at a given time.
+type enrolling struct {
+	once    func(expires time.Time) audit.Once // what is written with the decision
+	durable func(expires time.Time)            // is told once it is; nil needs nothing
 }
 
 // enrol has the last stages of Exchange: terms, record, warrant, credential.
-func (b *Broker) enrol(ctx context.Context, rec *record, offer *credential.Offer, plan credential.PlanRequest, once func(expires time.Time) audit.Once) (*Enrolled, error) {
+func (b *Broker) enrol(ctx context.Context, rec *record, offer *credential.Offer, plan credential.PlanRequest, writes enrolling) (*Enrolled, error) {
 	ctx = rec.stage(ctx, proviso.StageRecord)
 	plan.Decision = rec.entry.Decision
 	terms, err := offer.Plan(ctx, plan)
-	if err != nil {
+	if err := errors.Join(err, ctx.Err()); err != nil {
 		return nil, err
 	}
-	warrant, err := b.Audit.Commit(ctx, &rec.entry, once(terms.Expires), terms)
+	// From here on the agent may leave: what is on the disk has to be in memory.
+	ctx = context.WithoutCancel(ctx)
+	warrant, err := b.Audit.Commit(ctx, &rec.entry, writes.once(terms.Expires), terms)
 	if err != nil {
 		return nil, err
 	}
 	rec.committed = true
+	if writes.durable != nil {
+		writes.durable(terms.Expires)
+	}
 	ctx = rec.stage(ctx, proviso.StageCredential)
 	minted, err := offer.Mint(ctx, warrant, credential.Material{CSR: plan.CSR})
 	if err != nil {

@@ -221,6 +221,16 @@ func carried(job identity.Job, run runner.Runner) audit.Carried {
 	return c
 }
 
+// end is deferred by whoever has opened a record: on every way out, a panic
+// too, the record is closed, and what is returned is nil or a refusal. A way out
+// by panic has returned nothing else.
+func (b *Broker) end(ctx context.Context, rec *record, err *error) {
+	if p := recover(); p != nil {
+		*err = panicked(rec, p)
+	}
+	*err = b.close(ctx, rec, *err)
+}
+
 // close ends the record on the way out. What comes back is nil or a refusal
 // that names its decision; a refusal that could not be recorded stays one.
 func (b *Broker) close(ctx context.Context, rec *record, err error) error {

@@ -16,6 +16,7 @@ package evidence
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +43,12 @@ const (
 	KubernetesVariable = "PROVISO_KUBERNETES_TOKEN"
 	// AttestationVariable names the file with an attestation verifier's result.
 	AttestationVariable = "PROVISO_ATTESTATION"
+	// AppraisalVariable names, in its place, a program that has the machine
+	// appraised each time anew and prints the verifier's result. It finds the nonce
+	// in NonceVariable.
+	AppraisalVariable = "PROVISO_ATTESTATION_PROGRAM"
+	// NonceVariable is the nonce as a result has it in eat_nonce: base64url.
+	NonceVariable = "PROVISO_NONCE"
 )
 
 const (
@@ -48,6 +56,7 @@ const (
 	kubernetesToken = "/var/run/secrets/proviso/token" // #nosec G101 -- a file's name
 	maxBytes        = 32 << 10
 	timeout         = 5 * time.Second
+	appraisalTime   = 30 * time.Second
 	azureVersion    = "2021-02-01"
 )
 
@@ -72,7 +81,9 @@ func Type(kind string) string {
 }
 
 // NeedsChallenge reports whether a kind is made over a nonce of the broker.
-func NeedsChallenge(kind string) bool { return kind == "tpm" || kind == "azure" }
+func NeedsChallenge(kind string) bool {
+	return kind == "tpm" || kind == "azure" || kind == "attestation" && os.Getenv(AppraisalVariable) != ""
+}
 
 // NeedsKey reports whether a kind counts only with a key that the request proves.
 func NeedsKey(kind string) bool { return kind == "aws" }
@@ -119,7 +130,11 @@ func tokenPath() string { return cmp.Or(os.Getenv(KubernetesVariable), kubernete
 // the broker's, "" where the kind takes none; thumbprint is that of the key
 // that the request will prove, "" without one.
 func Make(ctx context.Context, kind, broker, challenge, thumbprint string) (Evidence, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	most := timeout
+	if kind == "attestation" {
+		most = appraisalTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	nonce := proviso.EvidenceNonce(broker, challenge, thumbprint)
 	var text string
@@ -135,7 +150,11 @@ func Make(ctx context.Context, kind, broker, challenge, thumbprint string) (Evid
 	case "kubernetes":
 		text, err = readToken(tokenPath(), "the pod has no projected service-account token; mount one whose audience is "+broker)
 	case "attestation":
-		text, err = readToken(os.Getenv(AttestationVariable), "no attestation result: "+AttestationVariable+" names its file")
+		if program := os.Getenv(AppraisalVariable); program != "" {
+			text, err = appraise(ctx, program, challenge, nonce)
+			break
+		}
+		text, err = readToken(os.Getenv(AttestationVariable), "no attestation result: "+AttestationVariable+" names its file, or "+AppraisalVariable+" the program that gets one")
 	case "tpm":
 		text, err = tpmQuote(challenge, nonce)
 	default:
@@ -154,6 +173,34 @@ func tpmQuote(challenge string, nonce [32]byte) (_ string, err error) {
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
 	return t.Quote(challenge, nonce)
+}
+
+// appraise has a program get the verifier's result over a nonce. What it prints
+// is evidence, and part of no error.
+func appraise(ctx context.Context, program, challenge string, nonce [32]byte) (string, error) {
+	cmd := exec.CommandContext(ctx, program) // #nosec G204 G702 -- the machine's own variable names it
+	cmd.Env = append(os.Environ(), NonceVariable+"="+base64.RawURLEncoding.EncodeToString(nonce[:]))
+	cmd.WaitDelay = time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", fmt.Errorf("%s can't be run: %w", AppraisalVariable, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(out, maxBytes+1))
+	if len(data) > maxBytes {
+		err = fmt.Errorf("it prints more than %d bytes", maxBytes)
+		_ = cmd.Process.Kill() // it may go on for ever
+	}
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		return "", fmt.Errorf("the program %s: %w", program, err)
+	}
+	text := strings.TrimSpace(string(data))
+	if strings.HasPrefix(text, "{") {
+		return text, nil // an in-toto statement, which has no place for a nonce
+	}
+	return marshal(map[string]string{"challenge": challenge, "result": text})
 }
 
 func readToken(path, absent string) (string, error) {

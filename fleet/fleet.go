@@ -194,7 +194,13 @@ type Joining struct {
 	f      *Fleet
 	row    store.Runner
 	ticket *Ticket
+	again  string
 }
+
+// Again names the permission to join once more that an operator gave with
+// Reattest, or by lifting a ban: what was shown for an earlier join may then be
+// shown again, once. "" without one.
+func (j *Joining) Again() string { return j.again }
 
 // Join prepares the join of a runner, by a ticket or (nil) by evidence that the
 // caller has verified. A runner that joined before joins again by a token, which
@@ -215,19 +221,23 @@ func (f *Fleet) Join(ctx context.Context, name, evidence string, ticket *Ticket)
 		if full {
 			return nil, refuse(CodeFleetFull, "the broker knows as many runners as it can; tell its operator")
 		}
-		return &Joining{f, row, ticket}, nil
+		return &Joining{f: f, row: row, ticket: ticket}, nil
 	case !old.Banned.IsZero():
 		return nil, banned(old)
 	case ticket == nil && !old.MustJoin && (now.Before(old.Expires) || old.Evidence != evidence):
 		return nil, refuse(CodeRunnerJoined, "%s has joined by %s, and its SVID is good until %s: by evidence it joins once; let the operator allow it again (proviso runner reattest)",
 			name, old.Evidence, old.Expires.UTC().Format(time.RFC3339))
 	}
+	again := ""
+	if old.MustJoin {
+		again = old.Joined.UTC().Format(time.RFC3339Nano)
+	}
 	row.ValidFrom = now.Truncate(time.Second).Add(time.Second)
 	wait := time.NewTimer(row.ValidFrom.Sub(now))
 	defer wait.Stop()
 	select {
 	case <-wait.C:
-		return &Joining{f, row, ticket}, nil
+		return &Joining{f: f, row: row, ticket: ticket, again: again}, nil
 	case <-ctx.Done():
 		return nil, proviso.AsRefusal(ctx.Err(), proviso.StageRunner, proviso.CodeInternal)
 	}
@@ -295,17 +305,35 @@ func (f *Fleet) Unban(ctx context.Context, name, reason string) error {
 	})
 }
 
-// Reattest ends what was issued to a runner, and lets it join again.
-func (f *Fleet) Reattest(ctx context.Context, name, reason string) error {
-	return f.change(ctx, name, "runner-reattest", reason, func(r *store.Runner) error {
+// Reattest ends what was issued to a runner, and lets it join again. A machine
+// whose evidence counts only with the key that it keeps (docs/runners.md) may
+// come with another key then, also if it never joined here; rekeyed says so.
+func (f *Fleet) Reattest(ctx context.Context, name, reason string) (rekeyed bool, err error) {
+	r, known := f.Get(name)
+	machine := name
+	if known && !r.Joined.IsZero() {
+		_, machine, _ = strings.Cut(r.Evidence, "/")
+	}
+	if rekeyed, err = f.db.HasRunnerKey(ctx, machine); err != nil {
+		return false, fmt.Errorf("the machines' keys can't be read: %w", err)
+	}
+	if !known && !rekeyed {
+		return false, fmt.Errorf("%s: %w", name, errUnknown)
+	}
+	return rekeyed, f.changeWith(ctx, name, "runner-reattest", reason, func(r *store.Runner) error {
 		switch {
 		case !r.Banned.IsZero():
 			return fmt.Errorf("%s is banned; lift the ban first (proviso runner unban)", name)
-		case r.Joined.IsZero():
+		case r.Joined.IsZero() && !rekeyed:
 			return fmt.Errorf("%s never joined here: its own authority attests it", name)
 		}
-		r.MustJoin = true
+		r.MustJoin = !r.Joined.IsZero()
 		return nil
+	}, func(tx *store.Tx) error {
+		if !rekeyed {
+			return nil
+		}
+		return tx.OpenRunnerKey(machine, f.now())
 	})
 }
 
@@ -314,13 +342,18 @@ var errUnknown = errors.New("no runner of this name is known; proviso runner lis
 // change writes a runner's row and the event that says so, in one transaction,
 // and then knows it.
 func (f *Fleet) change(ctx context.Context, name, event, reason string, edit func(*store.Runner) error) error {
+	return f.changeWith(ctx, name, event, reason, edit, func(*store.Tx) error { return nil })
+}
+
+// changeWith is change with more in the transaction.
+func (f *Fleet) changeWith(ctx context.Context, name, event, reason string, edit func(*store.Runner) error, more func(*store.Tx) error) error {
 	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return fmt.Errorf("a reason is one line of at most %d bytes", maxReason)
 	}
 	f.changing.Lock()
 	defer f.changing.Unlock()
 	r, known := f.Get(name)
-	if !known && event != "runner-banned" {
+	if !known && event == "runner-unbanned" {
 		return fmt.Errorf("%s: %w", name, errUnknown)
 	}
 	r.Name = name
@@ -331,7 +364,8 @@ func (f *Fleet) change(ctx context.Context, name, event, reason string, edit fun
 	if message == "" {
 		message = "no reason was given"
 	}
-	if err := f.log.NoteWith(ctx, f.event(event, name, message), func(tx *store.Tx) error { return tx.SetStanding(r) }); err != nil {
+	write := func(tx *store.Tx) error { return errors.Join(tx.SetStanding(r), more(tx)) }
+	if err := f.log.NoteWith(ctx, f.event(event, name, message), write); err != nil {
 		return err
 	}
 	f.mu.Lock()

@@ -56,6 +56,15 @@ func (y *yard) open() {
 	y.must(err)
 }
 
+func (y *yard) reattest(name, reason string, rekeyed bool) {
+	y.t.Helper()
+	got, err := y.Reattest(context.Background(), name, reason)
+	y.must(err)
+	if got != rekeyed {
+		y.t.Errorf("%s may come with another key: %v", name, got)
+	}
+}
+
 func (y *yard) close() {
 	_ = y.audit.Close()
 	_ = y.db.Close()
@@ -189,7 +198,7 @@ func TestWhoIsAdmitted(t *testing.T) {
 	y.close()
 	y.open()
 	admits("a banned runner after a restart", r1, y.clock(), CodeRunnerBanned)
-	if err := y.Reattest(ctx, r1, ""); err == nil {
+	if _, err := y.Reattest(ctx, r1, ""); err == nil {
 		t.Error("a banned runner was told to join")
 	}
 	y.must(y.Unban(ctx, r1, ""))
@@ -201,14 +210,14 @@ func TestWhoIsAdmitted(t *testing.T) {
 	y.join(r1)
 	admits("after the new join", r1, y.clock(), "")
 	admits("what it held before", r1, held.Truncate(time.Second), CodeRunnerSuperseded)
-	y.must(y.Reattest(ctx, r1, "a new disk"))
+	y.reattest(r1, "a new disk", false)
 	admits("told to join again", r1, y.clock(), CodeRunnerMustJoin)
 
 	// A runner of another trust domain, which never joined here.
 	foreign := "spiffe://runners.acme.example/runner/7"
 	y.must(y.Ban(ctx, foreign, ""))
 	admits("a foreign runner", foreign, y.clock(), CodeRunnerBanned)
-	if err := y.Reattest(ctx, foreign, ""); err == nil {
+	if _, err := y.Reattest(ctx, foreign, ""); err == nil {
 		t.Error("a foreign runner was told to join")
 	}
 	y.must(y.Unban(ctx, foreign, ""))
@@ -253,15 +262,68 @@ func TestEvidenceJoinsOnce(t *testing.T) {
 		}
 		return err
 	}
-	y.must(join("aws/fleet"))
-	wantCode(t, "again", join("aws/fleet"), CodeRunnerJoined)
+	y.must(join("aws/ec2/i-1"))
+	wantCode(t, "again", join("aws/ec2/i-1"), CodeRunnerJoined)
 	y.ahead.Store(int64(2 * time.Hour)) // its SVID has ended
-	wantCode(t, "other evidence of the same name", join("kubernetes/cluster"), CodeRunnerJoined)
-	y.must(join("aws/fleet"))
-	y.must(y.Reattest(ctx, r1, ""))
-	y.must(join("kubernetes/cluster"))
+	wantCode(t, "other evidence of the same name", join("kubernetes/cluster/p1"), CodeRunnerJoined)
+	y.must(join("aws/ec2/i-1"))
+	y.reattest(r1, "", false)
+	y.must(join("kubernetes/cluster/p1"))
 	y.must(y.Ban(ctx, r1, ""))
-	wantCode(t, "banned", join("kubernetes/cluster"), CodeRunnerBanned)
+	wantCode(t, "banned", join("kubernetes/cluster/p1"), CodeRunnerBanned)
+}
+
+// A machine whose evidence counts only with its key may come with another one
+// when an operator says so: by the name that it joined as, or by that of its
+// evidence where it never joined. A ban isn't lifted by it.
+func TestAnotherKey(t *testing.T) {
+	y := newYard(t)
+	ctx := context.Background()
+	machine, key := [32]byte{1}, [32]byte{2}
+	_, err := y.db.BindRunnerKey(ctx, machine, key, "ec2/i-1", y.clock())
+	y.must(err)
+	opened := func(what string, want bool) {
+		t.Helper()
+		if k, known, err := y.db.RunnerKey(ctx, machine); err != nil || !known || k.Opened.IsZero() == want {
+			t.Errorf("%s: %+v %v %v", what, k, known, err)
+		}
+	}
+	for _, name := range []string{"ec2/i-2", "vms/i-1"} {
+		if _, err := y.Reattest(ctx, name, ""); !errors.Is(err, errUnknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	y.must(y.Ban(ctx, "ec2/i-1", ""))
+	if _, err := y.Reattest(ctx, "ec2/i-1", ""); err == nil {
+		t.Error("a banned machine was allowed another key")
+	}
+	opened("nobody's word", false)
+	y.must(y.Unban(ctx, "ec2/i-1", ""))
+	y.reattest("ec2/i-1", "a new disk", true)
+	opened("its own name", true)
+	y.must(y.Admits("ec2/i-1", y.clock())) // it never joined, so it needn't again
+
+	_, err = y.db.BindRunnerKey(ctx, machine, key, "ec2/i-1", y.clock())
+	y.must(err)
+	j, err := y.Join(ctx, r1, "aws/ec2/i-1", nil)
+	y.must(err)
+	if j.Again() != "" {
+		t.Errorf("a first join by the permission %q", j.Again())
+	}
+	y.must(y.commit(j))
+	y.reattest(r1, "", true)
+	opened("the name that it joined as", true)
+	wantCode(t, "until it joins", y.Admits(r1, y.clock()), CodeRunnerMustJoin)
+	j, err = y.Join(ctx, r1, "aws/ec2/i-1", nil)
+	y.must(err)
+	again := j.Again()
+	y.must(y.commit(j))
+	y.reattest(r1, "", true)
+	j, err = y.Join(ctx, r1, "aws/ec2/i-1", nil)
+	y.must(err)
+	if again == "" || j.Again() == again {
+		t.Errorf("two permissions are both called %q", again)
+	}
 }
 
 func TestOrders(t *testing.T) {

@@ -28,6 +28,7 @@ type Order struct {
 type Answer struct {
 	Name    string         `json:"name,omitempty"`
 	Token   string         `json:"token,omitempty"`
+	Rekeyed bool           `json:"rekeyed,omitempty"` // the machine may come with another key
 	Expires time.Time      `json:"expires,omitzero"`
 	Runners []store.Runner `json:"runners,omitempty"`
 }
@@ -50,7 +51,9 @@ func (f *Fleet) Obey(ctx context.Context, o Order, name func(values map[string]s
 		token, expires, err := f.NewToken(ctx, id, time.Duration(o.TTL)*time.Second)
 		return Answer{Name: id, Token: token, Expires: expires}, err
 	}
-	orders := map[string]func(context.Context, string, string) error{"ban": f.Ban, "unban": f.Unban, "reattest": f.Reattest}
+	orders := map[string]func(context.Context, string, string) (bool, error){"reattest": f.Reattest,
+		"ban":   func(ctx context.Context, name, reason string) (bool, error) { return false, f.Ban(ctx, name, reason) },
+		"unban": func(ctx context.Context, name, reason string) (bool, error) { return false, f.Unban(ctx, name, reason) }}
 	change := orders[o.Do]
 	if change == nil {
 		return Answer{}, fmt.Errorf("%q is no order", o.Do)
@@ -59,7 +62,8 @@ func (f *Fleet) Obey(ctx context.Context, o Order, name func(values map[string]s
 	if err != nil {
 		return Answer{}, err
 	}
-	return Answer{Name: known}, change(ctx, known, o.Reason)
+	rekeyed, err := change(ctx, known, o.Reason)
+	return Answer{Name: known, Rekeyed: rekeyed}, err
 }
 
 // find gives the full name: as it is given where it is one, also of a runner that

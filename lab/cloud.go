@@ -31,11 +31,19 @@ type Cloud struct {
 	mu      sync.Mutex
 	machine Machine
 	session string // IMDSv2's token
+	given   map[string]givenToken
 
 	regions map[string]*CloudSigner
 	google  *Key
 	root    *CloudSigner
 	azure   *CloudSigner
+}
+
+// givenToken is a token that GCP's metadata server gives again until it is
+// nearly over.
+type givenToken struct {
+	text string
+	made time.Time
 }
 
 // CloudSigner is a certificate with its key, which signs documents.
@@ -57,7 +65,7 @@ func NewCloud(o CloudOptions) (*Cloud, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Cloud{now: o.Now, machine: o.Machine, session: randomSecret(), regions: map[string]*CloudSigner{}}
+	c := &Cloud{now: o.Now, machine: o.Machine, session: randomSecret(), given: map[string]givenToken{}, regions: map[string]*CloudSigner{}}
 	var err error
 	if c.google, err = NewKey("RS256"); err != nil {
 		return nil, err
@@ -238,12 +246,28 @@ func (c *Cloud) serveGCP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Missing Metadata-Flavor:Google header.", http.StatusForbidden)
 		return
 	}
-	claims := c.GCPClaims(c.Machine(), q.Get("audience"))
-	if q.Get("format") != "full" {
+	text, err := c.identityToken(q.Get("audience"), q.Get("format"))
+	answerText(w, text, err)
+}
+
+// identityToken gives the machine's token: the one that it gave before, as long
+// as more than a few minutes of its hour are left.
+func (c *Cloud) identityToken(audience, format string) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	which := fmt.Sprintf("%s %s %s %s", c.machine.Owner, c.machine.ID, audience, format)
+	if last := c.given[which]; last.text != "" && c.now().Sub(last.made) < 55*time.Minute {
+		return last.text, nil
+	}
+	claims := c.GCPClaims(c.machine, audience)
+	if format != "full" {
 		delete(claims, "google")
 	}
 	text, err := c.GCP(claims)
-	answerText(w, text, err)
+	if err == nil {
+		c.given[which] = givenToken{text, c.now()}
+	}
+	return text, err
 }
 
 func (c *Cloud) serveAzure(w http.ResponseWriter, r *http.Request) {

@@ -142,6 +142,9 @@ type earKind struct {
 func (k *earKind) verify(ctx context.Context, shown Shown) (Finding, error) {
 	compact, asked := shown.Text, ""
 	if strings.HasPrefix(compact, "{") {
+		if doc, err := document.Parse([]byte(compact), document.Limits{Bytes: maxEvidence, Depth: 4, Members: 64}); err == nil && !doc.Get("payloadType").IsAbsent() {
+			return Finding{}, notHere(CodeEvidenceMalformed, "the attestation result is a DSSE envelope, and a JWT is expected")
+		}
 		members, err := readEvidence(shown.Text, "challenge", "result")
 		if err != nil {
 			return Finding{}, err

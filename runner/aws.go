@@ -128,7 +128,8 @@ func (k *awsKind) verify(ctx context.Context, shown Shown) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	if err := k.v.sameKey(ctx, "aws\n"+account+"\n"+region+"\n"+instance, shown.Key, launched, k.conf.MaxAge, now); err != nil {
+	m := keyedMachine{names: "aws\n" + account + "\n" + region + "\n" + instance, called: k.name + "/" + instance, launched: launched, maxAge: k.conf.MaxAge}
+	if err := k.v.sameKey(ctx, m, shown.Key, now); err != nil {
 		return Finding{}, err
 	}
 	// The document has no end of its own. What is proved anew each time is the
@@ -156,16 +157,25 @@ func (k *awsKind) region(signed *signedData, now time.Time) (string, error) {
 	return "", notHere(CodeEvidenceSigner, "the instance identity document was signed by nobody whose certificate this broker is configured with: it is of another region, or not AWS's")
 }
 
+// keyedMachine is a machine whose evidence counts only together with its key.
+type keyedMachine struct {
+	names    string // all that tells it from any other
+	called   string // ENTRY/ID, as an operator calls it
+	launched time.Time
+	maxAge   time.Duration
+}
+
 // sameKey holds the rule of evidence that is a copy for whoever has read it: a
-// machine's first key, brought within maxAge of its launch, is its only one.
-func (v *Verifier) sameKey(ctx context.Context, machine, key string, launched time.Time, maxAge time.Duration, now time.Time) error {
+// machine's first key, brought within maxAge of its launch, is its only one,
+// until an operator allows another, which is brought within maxAge of that.
+func (v *Verifier) sameKey(ctx context.Context, m keyedMachine, key string, now time.Time) error {
 	if key == "" {
 		return refuse(CodeEvidenceKey, "this evidence is the same for whoever has copied it, so it counts only with a key: send a DPoP proof of the key that this machine keeps")
 	}
 	if v.keys == nil {
 		return refuse(proviso.CodeInternal, "the broker has nowhere to remember this machine's key")
 	}
-	id := sha256.Sum256([]byte(machine))
+	id := sha256.Sum256([]byte(m.names))
 	proved, err := base64.RawURLEncoding.DecodeString(key)
 	if err != nil || len(proved) != sha256.Size {
 		return refuse(proviso.CodeInternal, "the request's key has no thumbprint")
@@ -174,16 +184,19 @@ func (v *Verifier) sameKey(ctx context.Context, machine, key string, launched ti
 	if err != nil {
 		return proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeReplayStore)
 	}
-	if !known {
-		if age := now.Sub(launched); age >= maxAge {
-			return refuse(CodeEvidenceStale, "the machine was launched %s ago and has never brought a key; within %s of its launch it could have: relaunch it", age.Round(time.Second), maxAge)
+	if !known || !first.Opened.IsZero() {
+		switch age, opened := now.Sub(m.launched), now.Sub(first.Opened); {
+		case known && opened >= m.maxAge:
+			return refuse(CodeEvidenceStale, "the operator allowed this machine another key %s ago, and it had %s to bring one: let the operator allow it again (proviso runner reattest)", opened.Round(time.Second), m.maxAge)
+		case !known && age >= m.maxAge:
+			return refuse(CodeEvidenceStale, "the machine was launched %s ago and has never brought a key; within %s of its launch it could have: relaunch it, or let it join by a token", age.Round(time.Second), m.maxAge)
 		}
-		if first, err = v.keys.BindRunnerKey(ctx, id, [32]byte(proved), now); err != nil {
+		if first.Key, err = v.keys.BindRunnerKey(ctx, id, [32]byte(proved), m.called, now); err != nil {
 			return proviso.AsRefusal(err, proviso.StageRunner, proviso.CodeReplayStore)
 		}
 	}
-	if first != [32]byte(proved) {
-		return refuse(CodeEvidenceKey, "this machine came with another key before: either its key file was lost, or somebody else shows its document")
+	if first.Key != [32]byte(proved) {
+		return refuse(CodeEvidenceKey, "this machine came with another key before: either its key file was lost, and the operator can allow another key (proviso runner reattest), or somebody else shows its document")
 	}
 	return nil
 }

@@ -104,6 +104,15 @@ func (c *EvidenceConfig) set() []kindConfig {
 	return out
 }
 
+// Kind is the kind of evidence that the entry takes, as "aws"; "" for a trust
+// domain's.
+func (c Config) Kind() string {
+	for _, k := range c.set() {
+		return k.kind()
+	}
+	return ""
+}
+
 // checkEvidence checks an entry that is evidence of a further kind, and reports
 // whether it is one.
 func (c Config) checkEvidence(bad badFunc) bool {
@@ -210,7 +219,7 @@ func verifyAny(ctx context.Context, entries []verifyEntry, shown Shown) (Finding
 		if !errors.As(err, &other) {
 			return f, err
 		}
-		if first == nil {
+		if first == nil || first.Code == CodeEvidenceMalformed { // of another form says less than of another machine
 			first = other
 		}
 	}

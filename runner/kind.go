@@ -104,7 +104,7 @@ func (f Finding) runner(kind string, keyed bool) Runner {
 		binding = BindingKey
 	}
 	r := Runner{name: cmp.Or(f.Name, kind), id: f.ID, region: f.Region, attestation: kind, assurance: f.Assurance,
-		binding: binding, hash: f.Hash, expires: f.Expires}
+		binding: binding, tied: f.Key != "", hash: f.Hash, expires: f.Expires}
 	var attributes []document.Field
 	for name, value := range f.Attributes {
 		attributes = append(attributes, document.Member(name, document.StringOf(value)))

@@ -91,6 +91,7 @@ type Runner struct {
 	attestation string
 	assurance   int
 	binding     string
+	tied        bool
 	hash        string
 	issued      time.Time
 	expires     time.Time
@@ -140,6 +141,10 @@ func (r Runner) Bound() bool { return r.binding != "" }
 // Binding says by what they are tied: BindingMTLS, BindingKey, BindingPlatform,
 // the strongest that holds; "" by nothing.
 func (r Runner) Binding() string { return r.binding }
+
+// Tied reports whether evidence of a further kind is tied to the key that the
+// request proved, so that a copy of it serves nobody else.
+func (r Runner) Tied() bool { return r.tied }
 
 // EvidenceHash names the evidence in the record, in hex: the SHA-256 of the
 // leaf certificate's DER, or of the JWT-SVID's signed bytes (header and

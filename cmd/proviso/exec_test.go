@@ -32,7 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"proviso": main, "step": step, "visit": visit, "curl": curl, "svid": callWorkloadAPI})
+	testscript.Main(m, map[string]func(){"proviso": main, "step": step, "visit": visit, "curl": curl, "svid": callWorkloadAPI, "appraise": appraise})
 }
 
 // TestExecAndToken runs the scripts of testdata/exec with the real command as a

@@ -74,10 +74,10 @@ func (f *ownFleet) joinToken(id string) string {
 }
 
 const agentFile = `broker: %s
-ca: web.pem
+ca: %s
 state: state
 socket: agent.sock
-join_token_file: join.token
+%s
 log: {level: info}
 workloads:
   - {name: ci, uid: %d, path: %s}
@@ -87,9 +87,28 @@ workloads:
 // agent starts the agent and waits until its workloads have SVIDs.
 func (f *ownFleet) agent() *process {
 	f.t.Helper()
+	p := f.launchAgent("join_token_file: join.token")
+	f.waitForSVID()
+	return p
+}
+
+func (f *ownFleet) waitForSVID() {
+	f.t.Helper()
+	eventually(f.t, "the agent gives a workload its SVID", func() bool {
+		svid, err := f.fetchX509()
+		return err == nil && svid != nil
+	})
+}
+
+// launchAgent starts the agent, which is to join as its file says.
+func (f *ownFleet) launchAgent(join string, env ...string) *process {
+	f.t.Helper()
 	program := made(exec.LookPath("proviso"))(f.t)
-	f.write("runner.yaml", fmt.Sprintf(agentFile, f.url, os.Getuid(), made(filepath.EvalSymlinks(program))(f.t)))
-	p := &process{t: f.t, cmd: exec.Command("proviso", "runner", "run", "-c", filepath.Join(f.dir, "runner.yaml")), serving: make(chan struct{}), exited: make(chan struct{})}
+	file := filepath.Join(f.machine, "runner.yaml")
+	noError(f.t, os.MkdirAll(f.machine, 0o755))
+	noError(f.t, os.WriteFile(file, fmt.Appendf(nil, agentFile, f.url, filepath.Join(f.dir, "web.pem"), join, os.Getuid(), made(filepath.EvalSymlinks(program))(f.t)), 0o600))
+	p := &process{t: f.t, cmd: exec.Command("proviso", "runner", "run", "-c", file), serving: make(chan struct{}), exited: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
 	stderr := made(p.cmd.StderrPipe())(f.t)
 	noError(f.t, p.cmd.Start())
 	go func() {
@@ -104,10 +123,6 @@ func (f *ownFleet) agent() *process {
 		if f.t.Failed() {
 			f.t.Log("the agent's log:\n" + p.log.String())
 		}
-	})
-	eventually(f.t, "the agent gives a workload its SVID", func() bool {
-		svid, err := f.fetchX509()
-		return err == nil && svid != nil
 	})
 	return p
 }

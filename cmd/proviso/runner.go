@@ -38,7 +38,10 @@ runner of another trust domain can be banned too, by its SPIFFE ID.`),
 token: what it held may be in other hands.`),
 		newStandingCommand("reattest", "End what a runner holds, and let it join again",
 			`Its SVIDs are worth nothing from now on. It joins again with a new join token, or
-by its evidence.`))
+by its evidence. A machine whose evidence counts only with the key that it keeps
+(aws) may then come with another key, for as long after this as runners[].aws.max_age
+says; also one that never joined, by its name ENTRY/ID: that is what a machine needs
+that lost its key.`))
 	return parent
 }
 

@@ -151,8 +151,14 @@ shows, or a whole SPIFFE ID, or ENTRY/ID of a runner with other evidence.`,
 			if err != nil {
 				return err
 			}
-			done := map[string]string{"ban": "is banned", "unban": "is no longer banned", "reattest": "has to join again"}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", answer.Name, done[do])
+			done := map[string]string{"ban": "is banned", "unban": "is no longer banned", "reattest": "has to join again"}[do]
+			switch isSPIFFE := strings.HasPrefix(answer.Name, "spiffe://"); {
+			case answer.Rekeyed && isSPIFFE:
+				done += ", and may come with another key"
+			case answer.Rekeyed:
+				done = "may come with another key"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", answer.Name, done)
 			return nil
 		},
 	}
@@ -204,7 +210,7 @@ func printRunners(out io.Writer, runners []store.Runner, now time.Time) {
 			}
 		case r.MustJoin:
 			state = "must join again"
-		case now.After(r.Expires):
+		case !r.Joined.IsZero() && now.After(r.Expires):
 			state = "away"
 		}
 		svid := "none of ours"

@@ -20,6 +20,7 @@ import (
 
 	"github.com/proviso-ci/proviso/broker"
 	"github.com/proviso-ci/proviso/credential"
+	"github.com/proviso-ci/proviso/evidence"
 	"github.com/proviso-ci/proviso/runner"
 )
 
@@ -85,6 +86,14 @@ func (c *Config) checkDomain() []problem {
 	if c.Fleet.TTL != 0 || c.Fleet.JWTTTL != 0 || len(c.Fleet.Evidence) > 0 {
 		if c.ownRunners() == nil {
 			add("fleet", "is set, and no entry of runners has bundle: {own: true}: there is no fleet")
+		}
+	}
+	for i, kind := range c.Fleet.Evidence {
+		if evidence.Type(kind) == "" {
+			continue // said by the section itself
+		}
+		if !slices.ContainsFunc(c.Runners, func(r runner.Config) bool { return r.Kind() == kind }) {
+			add(fmt.Sprintf("fleet.evidence[%d]", i), "is %q, and no entry of runners takes it: nothing could be verified; add one with %s: {...}", kind, kind)
 		}
 	}
 	for name, g := range c.Grants {
