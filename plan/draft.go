@@ -53,16 +53,48 @@ func (d *draft) via() Via {
 }
 
 // through reports whether the item goes through Proviso although its target
-// could trust the platform. The actions of Google, Azure and Vault, and the
-// package indexes, know the platform's token only.
+// could trust the platform. On GitHub the actions of Google, Azure and Vault
+// know the platform's token only; so do the package indexes everywhere.
 func (d *draft) through() bool {
-	return d.p.opt.Route == ThroughProviso && d.method.name == "aws" && issues(d.group.ci)
+	ci := d.group.ci
+	if !issues(ci) {
+		return false
+	}
+	switch d.method.name {
+	case "aws":
+		return d.p.opt.Route == ThroughProviso
+	case "gcp", "azure":
+		return d.p.opt.Route == ThroughProviso && !actions(ci) || wildSubject(ci)
+	case "vault":
+		return d.p.opt.Route == ThroughProviso && !actions(ci)
+	}
+	return false
+}
+
+// actions reports whether jobs are made of actions.
+func actions(ci inventory.CI) bool { return ci == inventory.GitHub || ci == inventory.Forgejo }
+
+// wildSubject reports whether the subject of a platform's tokens names the
+// person, the commit or the step: Google and Entra compare subjects exactly, so
+// nothing could be written into their trust.
+func wildSubject(ci inventory.CI) bool {
+	return ci == inventory.CircleCI || ci == inventory.Buildkite || ci == inventory.Bitbucket
+}
+
+// cluster reports whether jobs are pods, whose identity is their service account's.
+func cluster(ci inventory.CI) bool { return ci == inventory.Tekton || ci == inventory.Argo }
+
+// bySubject reports whether a token says nothing of the repository: what it
+// names is the job on the controller, or the account that it runs as.
+func bySubject(ci inventory.CI) bool {
+	return ci == inventory.Jenkins || ci == inventory.CloudBuild || cluster(ci)
 }
 
 // issues reports whether a platform signs identity tokens for its jobs.
 func issues(ci inventory.CI) bool {
 	switch ci {
-	case inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.CircleCI, inventory.Azure, inventory.Bitbucket, inventory.Buildkite, inventory.Jenkins, inventory.CloudBuild:
+	case inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.CircleCI, inventory.Azure, inventory.Bitbucket, inventory.Buildkite, inventory.Jenkins, inventory.CloudBuild,
+		inventory.Tekton, inventory.Argo: // the cluster's own issuer signs for their pods
 		return true
 	default:
 		return false

@@ -44,7 +44,25 @@ func (d *draft) federation() *federation {
 // otherFederation is that of the platforms with a subject of their own form.
 func (d *draft) otherFederation() *federation {
 	i := d.p.issuer(d)
-	f := &federation{id: i.platform, title: i.platform, url: i.url, audience: d.p.broker()}
+	f := &federation{id: strings.ReplaceAll(i.platform, "-", "_"), title: i.platform, url: i.url, audience: d.p.broker()}
+	switch d.item.CI {
+	case inventory.Azure:
+		f.audience = entraAudience // the platform has no other
+		f.subjects = []string{d.p.ask("subject", "azure-devops "+d.item.Repository, "The sub of the tokens that the pipeline of "+d.item.Repository+" gets without a service connection.", "decode one: its payload's sub")}
+		d.note("An Azure pipeline's token doesn't say what triggered the run: limit who can start it (branch control, approvals), or use --route proviso, where policy sees the branch.")
+		return f
+	case inventory.Jenkins:
+		_, sub := d.anchor()
+		f.subjects, f.audience = []string{sub}, d.targetAudience()
+		return f
+	case inventory.Tekton, inventory.Argo:
+		_, sub := d.anchor()
+		f.id, f.title = "kubernetes", "the pipelines' cluster"
+		f.subjects, f.audience = []string{sub}, d.targetAudience()
+		d.note("Whoever may make pods with this service account in its namespace gets the same: give the pipelines one of their own, and let nobody else make pods there.")
+		return f
+	default:
+	}
 	id := d.repositoryID()
 	switch d.item.CI {
 	case inventory.CircleCI:
@@ -85,12 +103,34 @@ func (d *draft) otherFederation() *federation {
 	return f
 }
 
+// entraAudience is what Entra expects in tokens of others.
+const entraAudience = "api://AzureADTokenExchange"
+
+// targetAudience is what a job writes into a token for the target, where the
+// target doesn't say otherwise.
+func (d *draft) targetAudience() string {
+	switch d.method.name {
+	case "aws":
+		return "sts.amazonaws.com"
+	case "azure":
+		return entraAudience
+	case "vault":
+		return d.audience()
+	}
+	return d.p.broker()
+}
+
 // throughProviso is Proviso's own token: its subject is the repository by its
 // immutable id, its audience the one grant. Branch and event were policy's matter.
 func (d *draft) throughProviso() *federation {
 	i := d.p.issuer(d)
-	return &federation{id: "proviso", title: "Proviso", url: d.p.broker(), audience: d.audience(),
-		subjects: []string{"job:" + i.name + ":" + d.tenant() + ":" + d.repositoryID()}}
+	f := &federation{id: "proviso", title: "Proviso", url: d.p.broker(), audience: d.audience()}
+	if d.namedByGrant() {
+		f.subjects = []string{grantSubject + d.item.ID}
+	} else {
+		f.subjects = []string{"job:" + i.name + ":" + d.tenant() + ":" + d.repositoryID()}
+	}
+	return f
 }
 
 // actionsFederation is GitHub's or Forgejo's. The first part of sub has two

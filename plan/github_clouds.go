@@ -201,7 +201,7 @@ func (d *draft) region(j *ghJob, step int) string {
 
 // ghGCP replaces a service account's key.
 func ghGCP(j *ghJob, d *draft) error {
-	provider := d.setting("PROVIDER", "the provider's full name: projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER")
+	provider := d.setting("PROVIDER", providerName)
 	account := d.setting("ACCOUNT", "the service account's e-mail address")
 	for _, u := range j.uses(d.item.names()) {
 		var st *yaml.Node

@@ -124,9 +124,11 @@ func (d *draft) fetchScript() []string {
 		`VAULT_TOKEN="$(printf %s "$pass" | vault write -field=token auth/proviso/login role=` + d.item.ID + ` jwt=-)"`,
 		`export VAULT_TOKEN`,
 		`value="$(vault kv get -mount=ci -field=value ` + d.secretPath() + `)"`,
-		`vault token revoke -self && unset VAULT_TOKEN`,
+		`vault token revoke -self > /dev/null && unset VAULT_TOKEN`,
 	}
 }
 
 // secretPath is where the secrets manager keeps the value.
-func (d *draft) secretPath() string { return slug(d.repo.label()) + "/" + d.item.Secrets[0] }
+func (d *draft) secretPath() string {
+	return slug(d.repo.label()) + "/" + secretWord(d.item.Secrets[0])
+}

@@ -24,6 +24,8 @@ func platformOf(ci inventory.CI) string {
 		return "bitbucket"
 	case inventory.CloudBuild:
 		return "google-cloud-build"
+	case inventory.Tekton, inventory.Argo:
+		return "generic" // the cluster's issuer, by a map of its claims
 	default:
 		return string(ci) // circleci, buildkite, jenkins
 	}
@@ -117,8 +119,44 @@ func (d *draft) grantYAML(in string) string {
 	}
 	fmt.Fprintf(&b, "%s    tenant: %s\n%s    kind: %s\n", in, quoted(d.tenant()), in, quoted(oneLine(d.item.Resource.Kind)))
 	fmt.Fprintf(&b, "%s  policy: %s\n%s  runner: %s # %s\n", in, "plan."+snake(d.item.ID), in, runner, why)
-	fmt.Fprintf(&b, "%s  credential: {kind: jwt, audience: %s}\n%s  max_ttl: 15m\n", in, quoted(d.audience()), in)
+	subject := ""
+	if d.namedByGrant() {
+		subject = ", subject: " + quoted(grantSubject+d.item.ID)
+	}
+	fmt.Fprintf(&b, "%s  credential: {kind: jwt, audience: %s%s}\n%s  max_ttl: 15m\n", in, quoted(d.audience()), subject, in)
 	return b.String()
+}
+
+// grantSubject begins the subject of credentials for jobs whose tokens hold no
+// immutable id of a repository. Policy has found out which job asks; the target
+// trusts what was decided for this one grant.
+const grantSubject = "grant:"
+
+func (d *draft) namedByGrant() bool { return bySubject(d.item.CI) || d.item.CI == inventory.Azure }
+
+// anchor is what ties a request to the item's jobs: the member of identity, and
+// the variable with the value that it must have.
+func (d *draft) anchor() (member, variable string) {
+	repo := d.item.Repository
+	switch {
+	case d.item.CI == inventory.Azure:
+		return "workflow_id", d.p.ask("azure_pipeline", repo, "The number of the pipeline of "+repo+" in Azure DevOps (its definition id).", "the pipeline's URL: _build?definitionId=NUMBER; az pipelines list --query '[].[id,name]'")
+	case d.item.CI == inventory.Jenkins:
+		return "subject", d.p.ask("subject", "jenkins "+repo, "The sub of the tokens of the job of "+repo+" on Jenkins: the URL of the job, of a multibranch pipeline that of its branch "+d.repo.branch+".", "the job's page: JENKINS_URL/job/NAME/job/BRANCH/")
+	case d.item.CI == inventory.CloudBuild:
+		return "actor_id", d.p.ask("cloud_build_account", repo, "The numeric id of the service account that builds of "+repo+" run as, and nothing else does.", "gcloud iam service-accounts describe ACCOUNT --format='value(uniqueId)'")
+	case cluster(d.item.CI):
+		ns, account := d.serviceAccount()
+		return "subject", "system:serviceaccount:" + ns + ":" + account
+	}
+	return "repository_id", d.repositoryID()
+}
+
+// serviceAccount asks for what the pods of a repository run as.
+func (d *draft) serviceAccount() (namespace, account string) {
+	repo := d.item.Repository
+	return d.p.ask("pipeline_namespace", repo, "The namespace in which the pipelines of "+repo+" run.", "kubectl get pods --all-namespaces"),
+		d.p.ask("pipeline_service_account", repo, "The service account of the pods that used the secrets of "+repo+": best one for nothing else.", "serviceAccountName of the run; else default, which is everybody's in the namespace")
 }
 
 // tenant is whose the repository is.
@@ -134,6 +172,7 @@ func (d *draft) tenant() string {
 type issuerPart struct {
 	name, platform, url string // url is a template
 	pin, tenantClaim    string
+	claims              string // what a platform without rows of its own calls its claims
 	owners, pins        []string // pins are templates
 }
 
@@ -173,6 +212,9 @@ func (p *planner) issuer(d *draft) *issuerPart {
 	case inventory.Azure:
 		i.url = "https://vstoken.dev.azure.com/" + p.ask("azure_devops_organization", owner, "The id of the Azure DevOps organisation of "+owner+".", "the issuer that a federated service connection shows")
 		i.name += "-" + slug(owner)
+	case inventory.Tekton, inventory.Argo:
+		i.name = "kubernetes-" + slug(owner)
+		i.url, i.pin, i.claims = "https://"+p.ask("kubernetes_issuer", owner, "The issuer of the cluster that runs the pipelines of "+owner+", without https://. Proviso and the clouds fetch its keys from there.", "kubectl get --raw /.well-known/openid-configuration | jq -r .issuer"), "/kubernetes.io/namespace", "{run_id: /kubernetes.io/pod/uid}"
 	case inventory.CloudBuild:
 		i.url, i.pin, how = "https://accounts.google.com", "sub", "gcloud iam service-accounts describe ACCOUNT --format='value(uniqueId)'"
 	default:
@@ -184,9 +226,14 @@ func (p *planner) issuer(d *draft) *issuerPart {
 		have = &i
 		p.issuers[i.url] = have
 	}
+	if cluster(d.item.CI) {
+		ns, _ := d.serviceAccount()
+		have.pins = appendNew(have.pins, ns)
+	}
 	if !slices.Contains(have.owners, owner) {
 		have.owners = append(have.owners, owner)
 		switch {
+		case cluster(d.item.CI):
 		case have.platform == "circleci" && d.repo.sure:
 			have.pins = append(have.pins, d.repo.host+"/"+owner+"/*") // builds of forks have another origin
 		case have.pin != "":
@@ -206,6 +253,9 @@ func (i *issuerPart) yaml(p *planner, file string) string {
 			pins = append(pins, p.yamlText(file, t))
 		}
 		fmt.Fprintf(&b, "    require: {%s: [%s]}\n", i.pin, strings.Join(pins, ", "))
+	}
+	if i.claims != "" {
+		fmt.Fprintf(&b, "    claims: %s\n", i.claims)
 	}
 	if len(i.owners) == 1 || i.tenantClaim == "" {
 		fmt.Fprintf(&b, "    tenant: %s\n", quoted(i.owners[0]))

@@ -190,7 +190,7 @@ func (p *planner) read(t *Tree, file string) (string, error) {
 	if t.Dir == "" {
 		return "", fmt.Errorf("the pipeline is not here: plan in the directory that the inventory was made of")
 	}
-	full := filepath.Join(t.Dir, filepath.FromSlash(file))
+	full := fullName(t, file)
 	if text, ok := p.now[full]; ok {
 		return text, nil
 	}
@@ -219,8 +219,10 @@ func (p *planner) read(t *Tree, file string) (string, error) {
 }
 
 func (p *planner) write(t *Tree, file, text string) {
-	p.now[filepath.Join(t.Dir, filepath.FromSlash(file))] = text
+	p.now[fullName(t, file)] = text
 }
+
+func fullName(t *Tree, file string) string { return filepath.Join(t.Dir, filepath.FromSlash(file)) }
 
 func hashOf(inv *inventory.Inventory, file string) string {
 	for _, f := range inv.Files {

@@ -19,6 +19,20 @@ type editor interface {
 // openOther reads a pipeline of a platform other than GitHub.
 func openOther(ci inventory.CI, text string) (editor, *doc, error) {
 	var e editor
+	if ci == inventory.Jenkins {
+		f, err := openJenkins(text)
+		if err != nil {
+			return nil, nil, err
+		}
+		return f, f.doc, nil
+	}
+	if cluster(ci) {
+		d, err := parseDocs(text)
+		if err != nil {
+			return nil, nil, err
+		}
+		return kubeFile{d, ci}, d, nil
+	}
 	d, err := parseDoc(text)
 	switch ci {
 	case inventory.GitLab:
@@ -29,6 +43,8 @@ func openOther(ci inventory.CI, text string) (editor, *doc, error) {
 		e = circleFile{d}
 	case inventory.Buildkite:
 		e = buildkiteFile{d}
+	case inventory.Azure:
+		e = azureFile{d}
 	default:
 		return nil, nil, fmt.Errorf("no pattern of %s is known that a patch could follow without guessing", ci)
 	}
@@ -145,21 +161,26 @@ func awsExport(secrets []string) *regexp.Regexp {
 }
 
 // awsCommands assume the role with the token in a variable, or with Proviso's.
-// The keys are unset: the tools would take them first while they still exist.
 func (d *draft) awsCommands(token string) []string {
+	if d.through() {
+		d.provisoURL()
+		return d.awsLogin("proviso token --grant " + d.item.ID)
+	}
+	return d.awsLogin(`printf '%s' "` + token + `"`)
+}
+
+// awsLogin assumes the role with the token that a command prints. The keys are
+// unset: the tools would take them first while they still exist.
+func (d *draft) awsLogin(give string) []string {
 	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
-	out := []string{
+	return []string{
 		"set -e # nothing after a refusal",
 		"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",
 		`export AWS_ROLE_ARN="` + role + `" AWS_ROLE_SESSION_NAME=` + d.item.ID,
 		`AWS_WEB_IDENTITY_TOKEN_FILE="$(mktemp)"`,
 		"export AWS_WEB_IDENTITY_TOKEN_FILE",
+		give + ` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`,
 	}
-	if d.through() {
-		d.provisoURL()
-		return append(out, "proviso token --grant "+d.item.ID+` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
-	}
-	return append(out, `printf '%s' "`+token+`" > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
 }
 
 // fetchCommands leave the value in the variable that the job has read so far.
@@ -190,8 +211,9 @@ func (f gitlabFile) change(id string, d *draft) error {
 		return no(node, "the job has a before_script from elsewhere, which might need the credential already")
 	}
 	used := usedIn(node, d.item.Secrets)
+	logs := d.logsIn()
 	for _, k := range used {
-		if k != "script" && (k != "variables" || d.method.name != "aws") {
+		if k != "script" && (k != "variables" || d.method.name != "aws" && !logs) && (k != "before_script" || !logs) {
 			return no(value(node, k), "the secret is used in %s", oneLine(k))
 		}
 	}
@@ -201,6 +223,8 @@ func (f gitlabFile) change(id string, d *draft) error {
 	switch {
 	case d.method.name == "aws":
 		return f.aws(node, script, d)
+	case logs:
+		return f.login(node, script, d)
 	case d.method.fetch:
 		at := script.first(d.item.Secrets...)
 		if at < 0 || len(d.item.Secrets) != 1 {
@@ -209,6 +233,96 @@ func (f gitlabFile) change(id string, d *draft) error {
 		return firstError(f.idToken(node, "PROVISO_ID_TOKEN", "$PROVISO_URL"), script.before(at, d.fetchCommands()...))
 	}
 	return no(node, "for GitLab there are steps, and no patch, for this")
+}
+
+// login puts the job's token for the target in the place of the secret.
+func (f gitlabFile) login(node *yaml.Node, script *scriptList, d *draft) error {
+	name, aud := map[string]string{"gcp": "GCP_ID_TOKEN", "azure": "AZURE_ID_TOKEN", "vault": "VAULT_ID_TOKEN"}[d.method.name], d.targetAudience()
+	if d.method.name == "gcp" {
+		aud = "https://iam.googleapis.com/" + d.setting("PROVIDER", providerName)
+	}
+	if d.through() {
+		name, aud = "PROVISO_ID_TOKEN", "$PROVISO_URL"
+	}
+	t, err := d.login(`printf '%s' "$` + name + `"`)
+	if err != nil {
+		return err
+	}
+	lists := []*scriptList{script}
+	if value(node, "before_script") != nil {
+		before, err := f.script(node, "before_script")
+		if err != nil {
+			return err
+		}
+		lists = []*scriptList{before, script}
+	}
+	dropped := false
+	if k, vars := find(node, "variables"); vars != nil {
+		if dropped, err = f.dropHandOn(k, vars, d.item.Secrets); err != nil {
+			return err
+		}
+	}
+	placed := false
+	for _, l := range lists {
+		if placed, err = l.take(t, placed); err != nil {
+			return err
+		}
+	}
+	switch {
+	case placed:
+	case dropped:
+		if err := lists[0].before(0, t.before...); err != nil {
+			return err
+		}
+	default:
+		return no(node, "the secret is not named in the job's script")
+	}
+	return f.idToken(node, name, aud)
+}
+
+// handedOn are variables that the tools of the clouds and of Vault read by themselves.
+var handedOn = []string{"ARM_CLIENT_SECRET", "AZURE_CLIENT_SECRET", "VAULT_TOKEN", "GOOGLE_CREDENTIALS"}
+
+// dropHandOn takes entries out of a mapping that hand a secret to the tools.
+func (d *doc) dropHandOn(key, m *yaml.Node, secrets []string) (dropped bool, err error) {
+	whole := regexp.MustCompile("^" + reference(secrets) + "$")
+	var names []string
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		switch v := text(m.Content[i+1]); {
+		case !whole.MatchString(v):
+		case !slices.Contains(handedOn, m.Content[i].Value):
+			return false, no(m.Content[i], "the secret is handed on as %s", oneLine(m.Content[i].Value))
+		default:
+			names = append(names, m.Content[i].Value)
+		}
+	}
+	return len(names) > 0, d.dropEntries(key, m, names...)
+}
+
+// take changes the commands of a list; placed says that the commands before are there already.
+func (s *scriptList) take(t *takeover, placed bool) (bool, error) {
+	for i, n := range s.list.Content {
+		if n.Kind != yaml.ScalarNode {
+			continue
+		}
+		_, blanks, err := s.dash(i)
+		if err != nil {
+			return placed, err
+		}
+		sh, err := s.d.shell(n, len(blanks))
+		if err != nil {
+			if t.named(n.Value) {
+				return placed, err
+			}
+			continue
+		}
+		done, err := sh.take(t, !placed)
+		if err != nil {
+			return placed, err
+		}
+		placed = placed || done
+	}
+	return placed, nil
 }
 
 func (f gitlabFile) aws(node *yaml.Node, script *scriptList, d *draft) error {

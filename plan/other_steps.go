@@ -28,6 +28,8 @@ func (f bitbucketFile) change(id string, d *draft) error {
 			return no(step, "the secret is not named in a command of the step")
 		}
 		err = script.before(at, d.fetchCommands()...)
+	case d.logsIn():
+		err = f.login(step, script, d)
 	default:
 		return no(step, "for Bitbucket there are steps, and no patch, for this")
 	}
@@ -40,17 +42,42 @@ func (f bitbucketFile) change(id string, d *draft) error {
 // oidc gives the step an identity token, with Proviso's audience where it is for Proviso.
 func (f bitbucketFile) oidc(step *yaml.Node, d *draft) error {
 	key, val := find(step, "oidc")
+	aud := ""
 	switch {
-	case key != nil && text(val) == "true" && !d.asks:
+	case d.asks:
+		aud = "$PROVISO_URL"
+	case d.method.name == "vault":
+		aud = d.audience()
+	}
+	switch {
+	case key != nil && text(val) == "true" && aud == "":
 		return nil
-	case key != nil && d.asks && isList(value(val, "audiences"), "$PROVISO_URL"):
+	case key != nil && aud != "" && isList(value(val, "audiences"), aud):
 		return nil
 	case key != nil:
 		return no(key, "the step has an oidc setting already")
-	case d.asks:
-		return f.addEntry(k0(step), "oidc:", "  audiences:", "    - $PROVISO_URL")
+	case aud != "":
+		return f.addEntry(k0(step), "oidc:", "  audiences:", "    - "+aud)
 	}
 	return f.addEntry(k0(step), "oidc: true")
+}
+
+// login puts the step's token in the place of the secret.
+func (f bitbucketFile) login(step *yaml.Node, script *scriptList, d *draft) error {
+	for _, n := range script.list.Content {
+		if n.Kind != yaml.ScalarNode && len(usedIn(n, d.item.Secrets)) > 0 {
+			return no(n, "the secret is used by a pipe")
+		}
+	}
+	t, err := d.login(`printf '%s' "$BITBUCKET_STEP_OIDC_TOKEN"`)
+	if err != nil {
+		return err
+	}
+	placed, err := script.take(t, false)
+	if err == nil && !placed {
+		err = no(step, "the secret is not named in a command of the step")
+	}
+	return err
 }
 
 // isList reports whether a list holds exactly one text.
@@ -149,6 +176,9 @@ func (f circleFile) change(id string, d *draft) error {
 	if d.method.fetch {
 		return f.fetch(node, steps, d)
 	}
+	if d.logsIn() {
+		return f.login(steps, d)
+	}
 	if d.method.name != "aws" {
 		return no(node, "for CircleCI there are steps, and no patch, for this")
 	}
@@ -184,6 +214,56 @@ func (f circleFile) fetch(node *yaml.Node, steps *scriptList, d *draft) error {
 		return no(node, "the secret is not named in the steps of the job")
 	}
 	return nil
+}
+
+// kept are variables that a login leaves for the steps behind it.
+const kept = `export -p | grep -E '^(declare -x|export) (GOOGLE_APPLICATION_CREDENTIALS|CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE|AZURE_FEDERATED_TOKEN_FILE|ARM_USE_OIDC|ARM_OIDC_TOKEN_FILE_PATH|VAULT_TOKEN)=' >> "$BASH_ENV"`
+
+// login logs in by a step of its own, before the first that used the secret.
+func (f circleFile) login(steps *scriptList, d *draft) error {
+	t, err := d.login(`circleci run oidc get --claims '{"aud": "` + d.targetAudience() + `"}'`)
+	if err != nil {
+		return err
+	}
+	first := -1
+	for i, st := range steps.list.Content {
+		if len(usedIn(st, d.item.Secrets)) == 0 {
+			continue
+		}
+		key, val := find(st, "run")
+		if val != nil && val.Kind == yaml.MappingNode {
+			for _, k := range usedIn(val, d.item.Secrets) {
+				if k != "command" {
+					return no(value(val, k), "the secret is used in %s of a step", oneLine(k))
+				}
+			}
+			key, val = find(val, "command")
+		}
+		if key == nil {
+			return no(st, "the secret is used by a step that is no command")
+		}
+		sh, err := f.shell(val, key.Column-1)
+		if err != nil {
+			return err
+		}
+		if _, err := sh.take(t, false); err != nil {
+			return err
+		}
+		if first < 0 {
+			first = i
+		}
+	}
+	if first < 0 {
+		return no(steps.key, "the secret is not named in the steps of the job")
+	}
+	var commands []string
+	for _, c := range t.before {
+		if strings.HasPrefix(c, "unset ") {
+			commands = append(commands, "echo '"+c+`' >> "$BASH_ENV"`)
+		}
+		commands = append(commands, c)
+	}
+	return f.run(steps, first, "Log in as "+d.item.ID, append(commands, kept))
 }
 
 // prefix puts commands before those of a script.

@@ -133,9 +133,6 @@ func (d *draft) beyondPatches() error {
 	if d.method.manual != "" {
 		return errors.New(d.method.manual)
 	}
-	if d.item.CI == inventory.Tekton || d.item.CI == inventory.Argo {
-		return errors.New("the identity of such a job is its pod's service account, by a projected token with the target's audience; which account that is, is not for a patch to say")
-	}
 	if !issues(d.item.CI) && !d.method.platform {
 		return fmt.Errorf("%s signs no identity for its jobs, so nothing that a job could show stands in for the secret", d.item.CI)
 	}
@@ -146,6 +143,7 @@ func (d *draft) beyondPatches() error {
 		switch {
 		case strings.HasPrefix(n, "context:"), strings.HasPrefix(n, "group:"):
 			return fmt.Errorf("%s is a set of values, and the file doesn't say which of them the job takes", oneLine(n))
+		case (d.item.CI == inventory.Jenkins || d.item.CI == inventory.Azure || cluster(d.item.CI)) && credentialID.MatchString(n):
 		case !variableName.MatchString(n):
 			return fmt.Errorf("%s is an unusual name, which a patch should not repeat", oneLine(n))
 		}
@@ -155,7 +153,7 @@ func (d *draft) beyondPatches() error {
 
 // patchable reports whether pipelines of a platform are edited here.
 func patchable(ci inventory.CI) bool {
-	return slices.Contains([]inventory.CI{inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.Bitbucket, inventory.CircleCI, inventory.Buildkite}, ci)
+	return slices.Contains([]inventory.CI{inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.Bitbucket, inventory.CircleCI, inventory.Buildkite, inventory.Azure, inventory.Jenkins, inventory.Tekton, inventory.Argo}, ci)
 }
 
 // edit makes the edits for some jobs of a pipeline.
@@ -279,6 +277,8 @@ func (d *draft) verify(file, before, after string, ids []string) map[string]erro
 				}
 			case inventory.Federated:
 				better = true
+			case inventory.Ambient: // a store of artifacts finds the pod's identity by itself
+				better = better || d.item.CI == inventory.Argo && strings.HasPrefix(p.ExposedVia, "artifact ")
 			case inventory.PlatformToken:
 				better = better || d.item.Via == ViaPlatform && strings.HasPrefix(p.Resource.Kind, "registry/")
 			default:
@@ -295,7 +295,7 @@ func (d *draft) verify(file, before, after string, ids []string) map[string]erro
 func others(paths []inventory.Path, mine []string) (out []string) {
 	for i := range paths {
 		p := &paths[i]
-		if p.Credential.Kind == inventory.StaticSecret && p.Credential.Source == "" && p.Credential.Nature != inventory.NatureIdentifier && !slices.Contains(mine, p.Credential.Name) {
+		if p.Credential.Kind == inventory.StaticSecret && !vaulted(p) && p.Credential.Nature != inventory.NatureIdentifier && !slices.Contains(mine, p.Credential.Name) {
 			out = append(out, strings.Join([]string{p.Job, p.Credential.Name, p.Resource.Kind}, "\x00"))
 		}
 	}
@@ -314,7 +314,8 @@ func (d *draft) byHand(why map[job]error) {
 		seen[p.File+"\x00"+p.Job+"\x00"+p.Step] = true
 		line := p.Line
 		var w *whyNot
-		if errors.As(err, &w) && w.line > 0 {
+		// What an earlier item has patched has other lines than the file.
+		if _, patched := d.p.now[fullName(d.repo.tree, p.File)]; !patched && errors.As(err, &w) && w.line > 0 {
 			line = w.line
 		}
 		d.item.Manual = append(d.item.Manual, Manual{File: p.File, Line: line, Job: p.Job, Step: p.Step, Why: oneLine(err.Error()), Steps: d.handSteps(p)})

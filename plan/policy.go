@@ -17,19 +17,18 @@ const variablesPackage = "proviso_plan_variables"
 // in the jobs that used the secret and nobody else: this repository by its
 // immutable id, these triggers, these branches or environments.
 func (d *draft) policy(file, pkg string) (body, tests string) {
-	id := d.repositoryID()
-	d.p.use(file, id)
-	d.p.use("policy/variables.rego", id)
-	rule := strings.Trim(id, "{}")
-	conds, good := d.conditions(rule)
+	conds, good := d.conditions(file)
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n# In place of %s. Made by proviso plan; the ids are in variables.rego.\npackage %s\n\nimport data.%s as variables\n\ndefault allow := false\n\nallow if {\n",
 		"Guards the grant "+d.item.ID+" for "+oneLine(d.item.Repository)+".", oneLine(strings.Join(d.item.Secrets, ", ")), pkg, variablesPackage)
 	for _, c := range conds {
 		fmt.Fprintf(&b, "\t%s\n", c)
 	}
-	b.WriteString("\ttrusted\n}\n")
-	for _, s := range d.trusts {
+	if !bySubject(d.item.CI) {
+		b.WriteString("\ttrusted\n")
+	}
+	b.WriteString("}\n")
+	for _, s := range d.policyTrusts() {
 		fmt.Fprintf(&b, "\n# %s\n", oneLine(s.say()))
 		for _, line := range s.rego(d.item.CI) {
 			b.WriteString(line + "\n")
@@ -38,22 +37,34 @@ func (d *draft) policy(file, pkg string) (body, tests string) {
 	if files := d.workflowFiles(); len(files) > 0 {
 		fmt.Fprintf(&b, "\n# The pipelines that used the secret, whatever the repository is called.\nknown_workflow if {\n\tsome file in {%s}\n\tendswith(split(input.identity.workflow, \"@\")[0], file)\n}\n", quotedList(files))
 	}
-	if len(d.trusts) == 0 {
+	if len(d.trusts) == 0 && !bySubject(d.item.CI) {
 		b.WriteString("\n# No branch and no environment could be read from the files. Until you name one here,\n# nobody is let in.\ntrusted if false\n")
 	}
 	b.WriteString("\nlimits := {\"ttl\": 900}\n")
-	return b.String(), d.policyTests(pkg, rule, good)
+	return b.String(), d.policyTests(pkg, good)
+}
+
+// policyTrusts are the branches and environments that a policy compares; what a
+// subject names by itself needs none.
+func (d *draft) policyTrusts() []subject {
+	if bySubject(d.item.CI) {
+		return nil
+	}
+	return d.trusts
 }
 
 // conditions are what every request must meet, and an input that meets it.
-func (d *draft) conditions(rule string) (conds []string, good map[string]map[string]any) {
+func (d *draft) conditions(file string) (conds []string, good map[string]map[string]any) {
 	platform := platformOf(d.item.CI)
-	identity := map[string]any{"platform": platform, "repository_id": "4711", "tenant": d.tenant(), "role": "ci-cd-pipeline"}
+	member, id := d.anchor()
+	d.p.use(file, id)
+	d.p.use("policy/variables.rego", id)
+	identity := map[string]any{"platform": platform, member: anchored(id, testID), "tenant": d.tenant(), "role": "ci-cd-pipeline"}
 	good = map[string]map[string]any{"identity": identity, "resource": {"tenant": d.tenant()}, "context": {}}
 	conds = []string{
 		"input.identity.platform == " + quoted(platform),
 		`input.identity.role == "ci-cd-pipeline"`,
-		"input.identity.repository_id == variables." + rule,
+		"input.identity." + member + " == " + regoText(id),
 		"input.identity.tenant == input.resource.tenant",
 	}
 	switch d.item.CI {
@@ -70,10 +81,31 @@ func (d *draft) conditions(rule string) (conds []string, good map[string]map[str
 		conds = append(conds, "known_workflow")
 		identity["workflow"] = "owner/name" + files[0] + "@refs/heads/main"
 	}
-	if len(d.trusts) > 0 {
-		d.trusts[0].satisfy(d.item.CI, good)
+	if trusts := d.policyTrusts(); len(trusts) > 0 {
+		trusts[0].satisfy(d.item.CI, good)
 	}
 	return conds, good
+}
+
+// testID is the value that tests give to each variable.
+const testID = "4711"
+
+// anchored is a template with one value in the place of each variable.
+func anchored(template, value string) string {
+	return render(template, func(s string) string { return s }, func(string) string { return value })
+}
+
+// regoText is a template as an expression of Rego.
+func regoText(template string) string {
+	if m := inTemplate.FindStringSubmatch(template); m != nil && m[0] == template {
+		return "variables." + m[1]
+	}
+	var names []string
+	form := render(template, func(s string) string { return strings.ReplaceAll(s, "%", "%%") }, func(name string) string {
+		names = append(names, "variables."+name)
+		return "%s"
+	})
+	return "sprintf(" + quoted(form) + ", [" + strings.Join(names, ", ") + "])"
 }
 
 // policyEvents are the triggers that the item's jobs have and that no outsider starts.
@@ -121,7 +153,8 @@ func (s subject) satisfy(_ inventory.CI, in map[string]map[string]any) {
 }
 
 // policyTests shows one request that is let in, and that each condition is needed.
-func (d *draft) policyTests(pkg, rule string, good map[string]map[string]any) string {
+func (d *draft) policyTests(pkg string, good map[string]map[string]any) string {
+	member, anchor := d.anchor()
 	var b strings.Builder
 	fmt.Fprintf(&b, "package %s_test\n\nimport data.%s as policy\n\ngood := {\n", pkg, pkg)
 	var paths []string
@@ -137,20 +170,25 @@ func (d *draft) policyTests(pkg, rule string, good map[string]map[string]any) st
 		}
 		fmt.Fprintf(&b, "\t%s: {%s},\n", quoted(part), strings.Join(members, ", "))
 	}
-	id := "with data." + variablesPackage + "." + rule + ` as "4711"`
+	var id, unset string
+	for _, m := range inTemplate.FindAllStringSubmatch(anchor, -1) {
+		id += " with data." + variablesPackage + "." + m[1] + " as " + quoted(testID)
+		unset += " with data." + variablesPackage + "." + m[1] + ` as ""`
+	}
+	id, unset = strings.TrimSpace(id), strings.TrimSpace(unset)
 	b.WriteString("}\n\n")
-	if len(d.trusts) == 0 {
+	if len(d.trusts) == 0 && !bySubject(d.item.CI) {
 		fmt.Fprintf(&b, "test_nobody_until_a_branch_is_named if not policy.allow with input as good %s\n", id)
 		return b.String()
 	}
 	fmt.Fprintf(&b, "test_the_job_is_let_in if policy.allow with input as good %s\n\n", id)
 	fmt.Fprintf(&b, "test_each_condition_is_needed if {\n\tevery path in [%s] {\n\t\tnot policy.allow with input as json.patch(good, [{\"op\": \"remove\", \"path\": path}]) %s\n\t}\n}\n\n", quotedList(paths), id)
-	fmt.Fprintf(&b, "test_another_repository if {\n\tnot policy.allow with input as json.patch(good, [{\"op\": \"replace\", \"path\": \"/identity/repository_id\", \"value\": \"4712\"}]) %s\n}\n\n", id)
+	fmt.Fprintf(&b, "test_another_repository if {\n\tnot policy.allow with input as json.patch(good, [{\"op\": \"replace\", \"path\": \"/identity/%s\", \"value\": %s}]) %s\n}\n\n", member, quoted(anchored(anchor, "4712")), id)
 	fmt.Fprintf(&b, "test_another_tenant if {\n\tnot policy.allow with input as json.patch(good, [{\"op\": \"replace\", \"path\": \"/identity/tenant\", \"value\": \"other\"}]) %s\n}\n", id)
 	if d.item.CI == inventory.GitHub {
 		fmt.Fprintf(&b, "\ntest_a_pull_request if {\n\tnot policy.allow with input as json.patch(good, [{\"op\": \"replace\", \"path\": \"/identity/pull_request\", \"value\": true}]) %s\n}\n", id)
 	}
-	fmt.Fprintf(&b, "\ntest_nobody_while_the_id_is_not_set if not policy.allow with input as good with data.%s.%s as \"\"\n", variablesPackage, rule)
+	fmt.Fprintf(&b, "\ntest_nobody_while_the_id_is_not_set if not policy.allow with input as good %s\n", unset)
 	return b.String()
 }
 

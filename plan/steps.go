@@ -11,6 +11,12 @@ import (
 
 // who are the jobs that the target trusts, in a sentence.
 func (d *draft) who() string {
+	switch {
+	case cluster(d.item.CI):
+		return "the service account that pipelines of " + oneLine(d.item.Repository) + " run as"
+	case bySubject(d.item.CI):
+		return oneLine(d.item.Repository) + ", by what its tokens are named after"
+	}
 	var out []string
 	for _, s := range d.trusts {
 		out = append(out, s.say())
@@ -75,10 +81,25 @@ func (d *draft) settingSteps() {
 			s.Command = "gh variable set " + name + " --repo " + sh(d.item.Repository)
 		case inventory.GitLab:
 			s.Command = "glab variable set " + name + " --repo " + sh(d.item.Repository)
+		case inventory.Tekton, inventory.Argo:
+			s.Do = "Set " + name + " in the ConfigMap proviso of the pipelines' namespace: " + d.settings[name] + "."
+			s.Command = `kubectl patch configmap proviso --type=merge --patch='{"data": {"` + name + `": "VALUE"}}'`
 		default:
 		}
 		d.item.Prepare = append(d.item.Prepare, s)
 	}
+	if d.item.CI == inventory.Jenkins && d.item.Patch != nil {
+		d.item.Prepare = append(d.item.Prepare, d.jenkinsCredential())
+	}
+}
+
+// jenkinsCredential says which credential the patched Jenkinsfile binds.
+func (d *draft) jenkinsCredential() Step {
+	kind, id, audience := "OpenID Connect id token", "proviso", "the URL of Proviso"
+	if !d.asks {
+		kind, id, audience = "OpenID Connect id token as file", d.jenkinsToken(), d.targetAudience()
+	}
+	return Step{Do: "Add a credential of the kind " + kind + " (plugin OpenID Connect Provider) to the controller or to the folder, with the id " + id + " and the audience " + audience + "."}
 }
 
 // dualRun says how long both ways stay open. The pipeline itself never falls

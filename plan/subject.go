@@ -40,6 +40,9 @@ func safeRef(s string) bool {
 
 // subjects finds what the target has to trust so that the item's jobs get in, and no others.
 func (d *draft) subjects() {
+	if bySubject(d.item.CI) { // the token names the job or the account, and no branch
+		return
+	}
 	add := func(s subject) {
 		if !slices.Contains(d.trusts, s) {
 			d.trusts = append(d.trusts, s)

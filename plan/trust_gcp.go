@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
 )
 
 // trustGCP: a pool and a provider once, then the one service account for exact subjects.
@@ -17,11 +19,14 @@ func trustGCP(d *draft) {
 	if len(f.claims) > 0 {
 		condition = "assertion." + f.claims[0][0] + " == '" + f.claims[0][1] + "'"
 	}
-	key := "conditions " + id
+	key, audiences := "conditions "+id, "audiences "+id
 	d.p.parts[key] = appendNew(d.p.parts[key], condition)
+	if d.through() || d.item.CI == inventory.Azure { // else the tokens carry the provider's own name
+		d.p.parts[audiences] = appendNew(d.p.parts[audiences], f.audience)
+	}
 	d.foundation(id, "The Google Cloud project trusts "+f.title, "one pool and provider, before any service account", func(tf, script string) {
 		d.p.last = append(d.p.last, func() {
-			d.p.gcpProvider(tf, script, f, project, strings.Join(d.p.parts[key], " || "), d.p.fronts[id])
+			d.p.gcpProvider(tf, script, f, project, strings.Join(d.p.parts[key], " || "), d.p.parts[audiences], d.p.fronts[id])
 		})
 	})
 	tf, script := d.trustFiles("The service account takes " + f.title + " tokens for " + d.who() + ".")
@@ -48,7 +53,16 @@ func (f *federation) poolID() string { return "ci-" + strings.ReplaceAll(f.id, "
 
 // gcpProvider writes pool and provider, once all repositories are known: its
 // condition keeps out everybody else whose tokens the issuer signs.
-func (p *planner) gcpProvider(tf, script string, f *federation, project, condition string, front *Foundation) {
+func (p *planner) gcpProvider(tf, script string, f *federation, project, condition string, audiences []string, front *Foundation) {
+	allowed, flag := "", ""
+	if len(audiences) > 0 {
+		var list []string
+		for _, a := range audiences {
+			list = append(list, p.tf(tf, a))
+		}
+		allowed = "    allowed_audiences = [" + strings.Join(list, ", ") + "]\n"
+		flag = " --allowed-audiences=" + p.shell(script, strings.Join(audiences, ","))
+	}
 	p.file(tf, fmt.Sprintf(`# A pool for tokens of this issuer. The condition lets in these repositories and no other
 # customer of the platform.
 
@@ -66,16 +80,16 @@ resource "google_iam_workload_identity_pool_provider" %[1]s {
 
   oidc {
     issuer_uri = %[6]s
-  }
+%[7]s  }
 }
 
 output "gcp_provider_%[4]s" {
   value = google_iam_workload_identity_pool_provider.%[4]s.name
 }
-`, hcl(f.id), p.tf(tf, project), hcl(f.poolID()), f.id, p.tf(tf, condition), p.tf(tf, f.url)), false)
+`, hcl(f.id), p.tf(tf, project), hcl(f.poolID()), f.id, p.tf(tf, condition), p.tf(tf, f.url), allowed), false)
 	p.file(script, p.shellHead(script, "The Google Cloud project trusts "+f.title+".", project, condition, f.url)+fmt.Sprintf(
-		"gcloud iam workload-identity-pools create %[1]s --project=%[2]s --location=global\ngcloud iam workload-identity-pools providers create-oidc jobs --project=%[2]s --location=global --workload-identity-pool=%[1]s --issuer-uri=%[3]s --attribute-mapping=google.subject=assertion.sub --attribute-condition=%[4]s\ngcloud iam workload-identity-pools providers describe jobs --project=%[2]s --location=global --workload-identity-pool=%[1]s --format='value(name)'\n",
-		f.poolID(), p.shell(script, project), p.shell(script, f.url), p.shell(script, condition)), true)
+		"gcloud iam workload-identity-pools create %[1]s --project=%[2]s --location=global\ngcloud iam workload-identity-pools providers create-oidc jobs --project=%[2]s --location=global --workload-identity-pool=%[1]s --issuer-uri=%[3]s --attribute-mapping=google.subject=assertion.sub --attribute-condition=%[4]s%[5]s\ngcloud iam workload-identity-pools providers describe jobs --project=%[2]s --location=global --workload-identity-pool=%[1]s --format='value(name)'\n",
+		f.poolID(), p.shell(script, project), p.shell(script, f.url), p.shell(script, condition), flag), true)
 	front.Files = []string{tf, script}
 }
 
@@ -91,6 +105,10 @@ func trustAzure(d *draft) {
 	f := d.federation()
 	app := d.p.ask("azure_application", d.item.ID, "The object id of the Entra application whose client secret "+d.item.ID+" is.", "az ad app show --id CLIENT_ID --query id -o tsv")
 	tf, script := d.trustFiles("The application takes " + f.title + " tokens for " + d.who() + ".")
+	audience := entraAudience
+	if d.through() {
+		audience = f.audience
+	}
 	exact, others := f.exact()
 	if others > 0 {
 		d.note("Entra compares subjects exactly: tags, and branches by pattern, are not in its trust. Give the job an environment, and plan again.")
@@ -101,10 +119,10 @@ func trustAzure(d *draft) {
 	commands := d.p.shellHead(script, d.item.Trust.Summary, append([]string{app, f.url}, f.subjects...)...)
 	for i, s := range exact {
 		label := d.item.ID + "-" + digits(i+1)
-		fmt.Fprintf(&b, "\nresource \"azuread_application_federated_identity_credential\" \"%s_%d\" {\n  application_id = %s\n  display_name   = %s\n  audiences      = [\"api://AzureADTokenExchange\"]\n  issuer         = %s\n  subject        = %s\n}\n",
-			name, i+1, d.p.tf(tf, "/applications/"+app), hcl(label), d.p.tf(tf, f.url), d.p.tf(tf, s))
-		commands += fmt.Sprintf("az ad app federated-credential create --id %s --parameters @- <<END\n{\"name\": %s, \"issuer\": \"%s\", \"subject\": \"%s\", \"audiences\": [\"api://AzureADTokenExchange\"]}\nEND\n",
-			d.p.shell(script, app), quoted(label), d.p.heredoc(script, f.url), d.p.heredoc(script, s))
+		fmt.Fprintf(&b, "\nresource \"azuread_application_federated_identity_credential\" \"%s_%d\" {\n  application_id = %s\n  display_name   = %s\n  audiences      = [%s]\n  issuer         = %s\n  subject        = %s\n}\n",
+			name, i+1, d.p.tf(tf, "/applications/"+app), hcl(label), d.p.tf(tf, audience), d.p.tf(tf, f.url), d.p.tf(tf, s))
+		commands += fmt.Sprintf("az ad app federated-credential create --id %s --parameters @- <<END\n{\"name\": %s, \"issuer\": \"%s\", \"subject\": \"%s\", \"audiences\": [%s]}\nEND\n",
+			d.p.shell(script, app), quoted(label), d.p.heredoc(script, f.url), d.p.heredoc(script, s), quoted(audience))
 	}
 	d.p.file(tf, b.String(), false)
 	d.p.file(script, commands, true)

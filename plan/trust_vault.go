@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"github.com/proviso-ci/proviso/inventory"
 )
 
 // vaultMethod is the login that Vault or OpenBao has for one issuer.
@@ -66,7 +68,7 @@ func trustVault(d *draft) {
 	path := "jwt"
 	if f.id == "proviso" {
 		path = "proviso"
-	} else {
+	} else if d.item.CI != inventory.Azure { // which knows one audience only
 		f.audience = d.audience() // the patch asks for exactly this one
 	}
 	d.vaultMethod(path, f)

@@ -115,7 +115,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-var fixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure", "forgejo", "jenkins"}
+var fixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure", "forgejo", "jenkins", "kube"}
 
 // blocksOf names the blocks of a Terraform file.
 func blocksOf(t *testing.T, file *hcl2.File) (out []string) {

@@ -15,6 +15,7 @@ import (
 type doc struct {
 	lines
 	root    *yaml.Node
+	docs    []*yaml.Node        // of a file with several; the first is the root
 	aliased map[*yaml.Node]bool // nodes that an alias stands for elsewhere
 	edits   edits
 }
@@ -37,6 +38,18 @@ func no(n *yaml.Node, format string, args ...any) error {
 
 // parseDoc reads a pipeline of one YAML document.
 func parseDoc(text string) (*doc, error) {
+	d, err := parseDocs(text)
+	if err == nil && len(d.docs) > 1 {
+		return nil, errors.New("the file holds several YAML documents")
+	}
+	return d, err
+}
+
+// maxDocs bounds the documents of one file.
+const maxDocs = 1000
+
+// parseDocs reads a file of one or several YAML documents.
+func parseDocs(text string) (*doc, error) {
 	l, err := splitLines(text)
 	if err != nil {
 		return nil, err
@@ -49,20 +62,21 @@ func parseDoc(text string) (*doc, error) {
 		}
 	}
 	d := &doc{lines: l, aliased: make(map[*yaml.Node]bool)}
-	dec := yaml.NewDecoder(bytes.NewReader([]byte(text)))
-	var root yaml.Node
-	if err := dec.Decode(&root); err != nil {
-		return nil, errors.New("the file is not valid YAML")
+	for dec := yaml.NewDecoder(bytes.NewReader([]byte(text))); len(d.docs) < maxDocs; {
+		var root yaml.Node
+		switch err := dec.Decode(&root); {
+		case errors.Is(err, io.EOF) && len(d.docs) > 0:
+			d.root = d.docs[0]
+			return d, nil
+		case err != nil:
+			return nil, errors.New("the file is not valid YAML")
+		case root.Kind != yaml.DocumentNode || len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode:
+			return nil, errors.New("the file is not a mapping")
+		}
+		d.docs = append(d.docs, root.Content[0])
+		d.noteAliases(root.Content[0], 0)
 	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the file holds several YAML documents")
-	}
-	if root.Kind != yaml.DocumentNode || len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
-		return nil, errors.New("the file is not a mapping")
-	}
-	d.root = root.Content[0]
-	d.noteAliases(d.root, 0)
-	return d, nil
+	return nil, errors.New("the file holds too many YAML documents")
 }
 
 func (d *doc) noteAliases(n *yaml.Node, depth int) {

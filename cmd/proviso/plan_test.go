@@ -58,7 +58,7 @@ func runCLI(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-var planFixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure", "forgejo", "jenkins", "hostile"}
+var planFixtures = []string{"github", "shapes", "gitlab", "bitbucket", "circleci", "buildkite", "azure", "forgejo", "jenkins", "kube", "hostile"}
 
 // The configuration that plan writes passes config check once its variables are
 // set, and its policies load and pass their own tests; until then check names
@@ -136,6 +136,9 @@ func setAll(t *testing.T, dir, route string) []string {
 		value := "4711"
 		if strings.HasPrefix(v.Name, "circleci") || strings.HasPrefix(v.Name, "azure_devops") || strings.Contains(v.Name, "owner_id_b") {
 			value = "d9dbdb5c-0c8f-4b4e-9a54-3a2b0a2f8d10"
+		}
+		if strings.Contains(v.Name, "_issuer_") { // each is one of its own
+			value = strings.ReplaceAll(v.Name, "_", "-") + ".example"
 		}
 		args = append(args, "--set", v.Name+"="+value)
 	}
