@@ -172,7 +172,7 @@ func (d *draft) tenant() string {
 type issuerPart struct {
 	name, platform, url string // url is a template
 	pin, tenantClaim    string
-	claims              string // what a platform without rows of its own calls its claims
+	claims              string   // what a platform without rows of its own calls its claims
 	owners, pins        []string // pins are templates
 }
 
