@@ -94,6 +94,7 @@ func (f *azFile) step(n *node, c azCtx) {
 	task := r.str(r.get(n, "task"))
 	label := firstOf(r.str(r.get(n, "displayName")), task, r.str(r.get(n, "name")))
 	at := c.at(label)
+	at.line = n.Line
 	if co := r.get(n, "checkout"); co != nil {
 		if at.step == "" {
 			at.step = "checkout"
@@ -282,7 +283,10 @@ func (st *azStep) scriptPaths() {
 		}
 		for _, v := range s.facts.fetched {
 			line := r.scriptLine(s.node, v.line, v.name)
-			r.add(st.at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), "script")
+			r.add(st.at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, v.purpose(), "script")
+		}
+		for _, h := range s.facts.held {
+			r.held(st.at, r.scriptLine(s.node, h.line, ""), h, "script")
 		}
 		for _, x := range s.facts.exchanges {
 			if x.via == "az login --federated-token" || x.res.Kind == "broker/proviso" {

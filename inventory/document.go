@@ -89,7 +89,8 @@ type Path struct {
 	Line int    `json:"line"`
 	CI   CI     `json:"ci"`
 	Job  string `json:"job"`
-	// Step is its name, else its `uses`, else its id; absent when the whole job is meant.
+	// Step is its name, else its `uses`, else its id; absent when the whole job is meant, or the step has none of them:
+	// two such steps of a job are two paths, which their lines tell apart.
 	Step       string     `json:"step,omitempty"`
 	Credential Credential `json:"credential"`
 	Resource   Resource   `json:"resource"`

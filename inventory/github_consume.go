@@ -258,6 +258,9 @@ func (j *ghJob) scriptPaths(s *ghStep) {
 	for _, f := range s.facts.fetched {
 		j.scriptFetch(s, f)
 	}
+	for _, h := range s.facts.held {
+		r.held(j.placeFor(StaticSecret, s), r.scriptLine(s.run, h.line, ""), h, "run")
+	}
 	for _, a := range s.facts.actors {
 		j.actorPaths(s, a)
 	}
@@ -280,7 +283,7 @@ func (j *ghJob) scriptFetch(s *ghStep, f fetched) {
 	r := j.w.r
 	line := r.scriptLine(s.run, f.line, "")
 	j.actAs(s, f.family, f.res, line, "run")
-	r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: f.name, Nature: natureOf(f.name), Source: f.source}, envUse(f.name), "run")
+	r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: f.name, Nature: natureOf(f.name), Source: f.source}, f.purpose(), "run")
 }
 
 // actorPaths records commands that act with an identity token: keyless

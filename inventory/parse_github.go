@@ -269,7 +269,7 @@ func (j *ghJob) mayMint() truth {
 func (j *ghJob) placeFor(kind Kind, s *ghStep) place {
 	p, x := j.at, j.expo
 	if s != nil {
-		p.step, x = s.label, s.expo
+		p.step, p.line, x = s.label, s.node.Line, s.expo
 	}
 	p.reach = x.reach(kind)
 	return p

@@ -30,6 +30,7 @@ type reader struct {
 type pathKey struct {
 	file, job, step, name, part string
 	kind                        Kind
+	line                        int
 }
 
 // place is where in a file a path belongs: its job with reach and runner, and its step.
@@ -41,6 +42,8 @@ type place struct {
 	// file is set when the lines belong to an included file.
 	file string
 	part string
+	// line is where the step begins: two steps without a name are two steps.
+	line int
 }
 
 // at gives the place of a step in a job.
@@ -70,7 +73,7 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 	if file == "" {
 		file = r.src.path
 	}
-	key := pathKey{file, at.job, at.step, c.Name, at.part, c.Kind}
+	key := pathKey{file, at.job, at.step, c.Name, at.part, c.Kind, at.line}
 	if r.index == nil {
 		r.index = make(map[pathKey]int)
 	}

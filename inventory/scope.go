@@ -54,7 +54,11 @@ func (s *scope) script(n *node, text string) {
 			creds[u.line] = true
 		}
 	}
+	best := slotUses(f.uses)
 	for _, u := range f.uses {
+		if b, ok := best[u.name]; ok && !u.slot {
+			u.use, u.slot = b, true // printed for a command that takes it: echo $X | docker login --password-stdin
+		}
 		s.use(n, u, creds[u.line])
 	}
 	for _, a := range f.actors {
@@ -72,7 +76,10 @@ func (s *scope) script(n *node, text string) {
 		if s.fetch != nil {
 			s.fetch(v, line)
 		}
-		s.r.add(s.place(StaticSecret), line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), s.via)
+		s.r.add(s.place(StaticSecret), line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, v.purpose(), s.via)
+	}
+	for _, h := range f.held {
+		s.r.held(s.place(StaticSecret), s.r.scriptLine(n, h.line, ""), h, s.via)
 	}
 	for k, v := range f.exported {
 		if s.exported == nil {
@@ -85,6 +92,43 @@ func (s *scope) script(n *node, text string) {
 			s.alias = make(map[string][]string)
 		}
 		s.alias[k] = v
+	}
+}
+
+// slotUses gives what commands take variables for as a credential of a known kind; nil when there is none.
+func slotUses(uses []scriptUse) map[string]use {
+	var best map[string]use
+	for _, u := range uses {
+		if u.slot && u.use.nature == NatureCredential && u.use.known() {
+			if best == nil {
+				best = make(map[string]use)
+			}
+			if _, ok := best[u.name]; !ok {
+				best[u.name] = u.use
+			}
+		}
+	}
+	return best
+}
+
+// purpose tells what a fetched value is for: what the variable that takes it says, else its own name.
+func (f fetched) purpose() use {
+	if f.use.known() {
+		return f.use
+	}
+	return f.use.or(envUse(f.name))
+}
+
+// held records a use of a value that was fetched before: the path of the step that holds it, which learns its resource.
+func (r *reader) held(at place, line int, h fetchedUse, via string) {
+	u := h.use
+	if !u.known() {
+		u = u.or(envUse(h.name))
+	}
+	p := r.add(at, line, Credential{Kind: StaticSecret, Name: h.name, Nature: storedNature(h.name), Source: h.source}, u, via)
+	if h.use.known() && p.Resource.Kind == envUse(h.name).res.Kind && p.Resource.Kind != h.use.res.Kind {
+		p.Resource = Resource{h.use.res.Kind, firstOf(h.use.res.Name, unknown)} // its consumer says more than its name
+		p.Migration = migration(r.ci, p.Credential, p.Resource)
 	}
 }
 

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -36,7 +37,21 @@ type fetched struct {
 	line         int
 	res          Resource // the manager
 	family       string   // whose identity reads it: "aws", "gcp", "azure", "vault", "buildkite", ...
+	use          use      // what it is for, when the variable that takes it tells
 }
+
+// fetchedUse is a use of a variable that holds a value which a script, this one or an earlier one, read from a secrets manager.
+type fetchedUse struct {
+	name, source string
+	line         int
+	use          use
+}
+
+// fetchedMark begins what a variable stands for that holds a fetched value: the mark, the source, a zero byte, the value's name.
+const fetchedMark = "\x00fetched:"
+
+// mark is what a variable stands for that holds the value.
+func (f fetched) mark() string { return fetchedMark + f.source + "\x00" + f.name }
 
 // facts are what a script does that an inventory wants to know.
 type facts struct {
@@ -44,6 +59,7 @@ type facts struct {
 	actors    []actor
 	exchanges []exchange
 	fetched   []fetched
+	held      []fetchedUse
 	// exported are variables that the script hands to later steps, and what they are made of.
 	exported map[string][]string
 	// sets are variables that the script sets for itself and for scripts in the same shell.
@@ -59,6 +75,8 @@ type scriptReader struct {
 	seen  map[scriptUse]bool
 	// endpoint is set when AWS commands of the script talk to another host.
 	endpoint string
+	// inner is how many values were fetched before the substitutions of the command that is read: X=$(aws ssm ...).
+	inner int
 }
 
 // readScript finds what a script uses. alias are the variables of the
@@ -93,25 +111,11 @@ var actorHints = []string{"aws", "gcloud", "gsutil", "bq ", "az ", "docker", "ku
 
 // command reads one command: assignments first, then what it consumes, then what it merely mentions.
 func (r *scriptReader) command(c *command) {
+	if !c.subst {
+		defer func() { r.inner = len(r.facts.fetched) }()
+	}
 	for _, a := range c.assigns {
-		if len(c.words) == 0 || c.words[0] == "export" || c.words[0] == "set" || c.words[0] == "declare" || c.words[0] == "local" || c.words[0] == "readonly" || c.words[0] == "setx" {
-			made := r.madeOf(a.raw)
-			if a.name == "AWS_ENDPOINT_URL" || a.name == "AWS_ENDPOINT_URL_S3" {
-				r.endpoint = a.raw
-			}
-			if u := knownEnv(a.name); u.nature == NatureCredential && len(c.words) > 0 {
-				r.value(a.raw, a.line, u) // export TOOL_TOKEN=$OTHER: the tool takes it by that name
-			}
-			r.alias[a.name] = made
-			if r.facts.sets == nil {
-				r.facts.sets = make(map[string][]string)
-			}
-			r.facts.sets[a.name] = made
-			continue
-		}
-		for _, v := range shellVars(a.raw) {
-			r.mention(v.name, a.line, envUse(a.name), envUse(a.name).known())
-		}
+		r.assign(c, a)
 	}
 	switch c.name() {
 	case "":
@@ -134,7 +138,7 @@ func (r *scriptReader) command(c *command) {
 	}
 	slots := consume(c)
 	for _, s := range slots.values {
-		r.value(s.text, c.line, s.use)
+		r.value(c, s.text, c.line, s.use)
 	}
 	for _, a := range slots.actors {
 		a.line = c.line
@@ -158,6 +162,41 @@ func (r *scriptReader) command(c *command) {
 		r.facts.fetched = append(r.facts.fetched, f)
 	}
 	r.rest(c, slots.tool)
+}
+
+// assign reads NAME=value: in a shell of its own it defines a variable, before a command it is what the command gets.
+func (r *scriptReader) assign(c *command, a assign) {
+	if len(c.words) > 0 {
+		switch c.words[0] {
+		case "export", "set", "declare", "local", "readonly", "setx":
+		default:
+			for _, v := range shellVars(a.raw) {
+				r.mention(v.name, a.line, envUse(a.name), envUse(a.name).known())
+			}
+			return
+		}
+	}
+	made := r.madeOf(a.raw)
+	if a.name == "AWS_ENDPOINT_URL" || a.name == "AWS_ENDPOINT_URL_S3" {
+		r.endpoint = a.raw
+	}
+	u := knownEnv(a.name)
+	if u.nature == NatureCredential && len(c.words) > 0 {
+		r.value(c, a.raw, a.line, u) // export TOOL_TOKEN=$OTHER: the tool takes it by that name
+	}
+	if strings.Contains(a.raw, "$(") || strings.Contains(a.raw, "`") {
+		for i := r.inner; i < len(r.facts.fetched); i++ {
+			f := &r.facts.fetched[i]
+			if made = append(made, f.mark()); !f.use.known() {
+				f.use = f.use.or(envUse(a.name))
+			}
+		}
+	}
+	r.alias[a.name] = made
+	if r.facts.sets == nil {
+		r.facts.sets = make(map[string][]string)
+	}
+	r.facts.sets[a.name] = made
 }
 
 // madeOf gives the variables that a value is made of. A value that a command
@@ -189,8 +228,13 @@ func (r *scriptReader) resolve(name string) []string {
 }
 
 // value records the variables of a text that a command takes as a credential or identifier.
-func (r *scriptReader) value(text string, line int, u use) {
-	eachVar(text, func(name string, below int) { r.mention(name, line+below, u, true) })
+func (r *scriptReader) value(c *command, text string, line int, u use) {
+	eachVar(text, func(name string, below int) {
+		if below += line; c.lines != nil {
+			below = c.lineOf(name)
+		}
+		r.mention(name, below, u, true)
+	})
 }
 
 // eachVar visits the variables of a text with the number of lines above each.
@@ -206,6 +250,10 @@ func eachVar(text string, visit func(name string, below int)) {
 // mention records one variable.
 func (r *scriptReader) mention(name string, line int, u use, slot bool) {
 	for _, n := range r.resolve(name) {
+		if strings.HasPrefix(n, fetchedMark) {
+			r.holds(n, line, u, slot)
+			continue
+		}
 		s := scriptUse{name: n, line: line, use: u, slot: slot}
 		if !r.seen[s] {
 			r.seen[s] = true
@@ -214,11 +262,27 @@ func (r *scriptReader) mention(name string, line int, u use, slot bool) {
 	}
 }
 
+// holds records a use of a variable that holds a fetched value.
+func (r *scriptReader) holds(mark string, line int, u use, slot bool) {
+	if !slot && !u.known() {
+		u = use{}
+	}
+	source, name, _ := strings.Cut(strings.TrimPrefix(mark, fetchedMark), "\x00")
+	h := fetchedUse{name, source, line, u}
+	if !slices.Contains(r.facts.held, h) {
+		r.facts.held = append(r.facts.held, h)
+	}
+}
+
 // rest records what the command mentions beyond its known slots, with the resource of the tool when it has one.
 func (r *scriptReader) rest(c *command, tool use) {
 	line := c.line
-	for _, w := range c.words {
-		eachVar(w, func(name string, below int) { r.mention(name, line+below, tool, false) })
+	for i, w := range c.words {
+		if strings.IndexByte(w, '$') < 0 && strings.IndexByte(w, '%') < 0 {
+			continue
+		}
+		at := c.wordLine(i)
+		eachVar(w, func(name string, below int) { r.mention(name, at+below, tool, false) })
 	}
 	eachVar(c.stdin, func(name string, below int) { r.mention(name, line+1+below, tool, false) })
 }
@@ -245,12 +309,16 @@ func (r *scriptReader) handOver(c *command) bool {
 		}
 	}
 	if strings.Contains(to, "GITHUB_ENV") || strings.Contains(to, "BASH_ENV") || strings.Contains(to, "GITHUB_OUTPUT") || strings.Contains(to, "dotenv") {
-		for _, l := range strings.Split(text, "\n") {
-			l = strings.TrimPrefix(strings.TrimLeft(strings.TrimSpace(l), "-e "), "export ")
+		// echo "export X=\$Y" >> $BASH_ENV: the variable is read when the file is.
+		for _, l := range strings.FieldsFunc(strings.ReplaceAll(text, "\\$", "$"), func(b rune) bool { return b == '\n' || b == ';' }) {
+			l = strings.TrimSpace(l)
+			for _, p := range []string{"-e ", "-n ", "export "} {
+				l = strings.TrimSpace(strings.TrimPrefix(l, p))
+			}
 			if name, ok := assignment(l); ok {
 				r.export(name, l[len(name)+1:])
 				if u := knownEnv(name); u.nature == NatureCredential {
-					r.value(l[len(name)+1:], c.line, u)
+					r.value(c, l[len(name)+1:], c.line, u)
 				}
 				if strings.Contains(to, "BASH_ENV") {
 					r.alias[name] = r.madeOf(l[len(name)+1:])

@@ -13,6 +13,7 @@ type command struct {
 	stdin   string   // here-document or here-string
 	from    *command // the command whose output is piped into this one
 	to      string   // file that the output is redirected to
+	lines   []int    // of the words, counted from the last one; nil when all stand on the command's line
 	subst   bool     // it stands inside of $( )
 }
 
@@ -45,6 +46,28 @@ func (c *command) name() string {
 		return strings.TrimPrefix(w, "@")
 	}
 	return ""
+}
+
+// lineOf gives the line of the first word that names a variable: long commands go on over many lines.
+func (c *command) lineOf(name string) int {
+	if c.lines == nil {
+		return c.line
+	}
+	skipped := len(c.lines) - len(c.words) // words that were cut from the front
+	for i, w := range c.words {
+		if at := wordAt(w, name); at >= 0 && i+skipped >= 0 {
+			return c.lines[i+skipped] + strings.Count(w[:at], "\n")
+		}
+	}
+	return c.line
+}
+
+// wordLine gives the line of the i-th word.
+func (c *command) wordLine(i int) int {
+	if i += len(c.lines) - len(c.words); c.lines != nil && i >= 0 {
+		return c.lines[i]
+	}
+	return c.line
 }
 
 // arg gives the i-th word, "" when there is none.
@@ -225,7 +248,14 @@ func (p *shellParser) command(stop byte) *command {
 			}
 		}
 		leading = false
-		c.words = append(c.words, w)
+		if line != c.line && c.lines == nil {
+			for range c.words {
+				c.lines = append(c.lines, c.line)
+			}
+		}
+		if c.words = append(c.words, w); c.lines != nil || line != c.line {
+			c.lines = append(c.lines, line)
+		}
 	}
 	return c.finish()
 }
@@ -474,7 +504,9 @@ func (p *shellParser) redirect(c *command) {
 	case strings.HasPrefix(rest, "<(") || strings.HasPrefix(rest, ">("):
 		start := p.i
 		p.substitution(2, ')')
-		c.words = append(c.words, p.s[start:min(p.i, len(p.s))])
+		if c.words = append(c.words, p.s[start:min(p.i, len(p.s))]); c.lines != nil {
+			c.lines = append(c.lines, p.line)
+		}
 	default:
 		out := rest[0] == '>'
 		for p.i < len(p.s) && strings.IndexByte("<>&", p.s[p.i]) >= 0 {
