@@ -239,6 +239,13 @@ func readGcloud(c *command, x *consumption) {
 				x.label(v, "cloud/gcp", "", via)
 			}
 			return
+		case pos[0] == "auth" && len(pos) > 1 && pos[1] == "configure-docker":
+			hosts := "gcr.io"
+			if len(pos) > 2 {
+				hosts = pos[2]
+			}
+			x.acts("gcp", "registry/gar", hosts, "gcloud auth configure-docker")
+			return
 		case pos[0] == "iam" && c.has("create-cred-config"):
 			x.exchanges = append(x.exchanges, exchange{res: Resource{"cloud/gcp", firstOf(lastPool(pos), "")}, via: via})
 			return

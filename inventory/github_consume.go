@@ -25,6 +25,10 @@ func (j *ghJob) actionPaths(s *ghStep) {
 		j.actAs(s, row.as, res, line, "uses: "+actionName(s.uses))
 	}
 	for _, in := range row.fetch {
+		if in == "*" {
+			s.fetchedAll = row.source
+			continue
+		}
 		j.fetch(s, get(in), sourceName(row.source, res.Name))
 	}
 	if actionName(s.uses) == "actions/setup-java" {
@@ -129,7 +133,8 @@ func (j *ghJob) fetch(s *ghStep, list, source string) {
 	id := r.str(r.get(s.node, "id"))
 	for _, name := range fetchedNames(list) {
 		s.fetched[strings.ToLower(name)] = source
-		if id != "" && strings.Contains(*j.outputs, strings.ToLower("steps."+id+".outputs."+name)) {
+		if low := strings.ToLower(name); id != "" && strings.Contains(*j.outputs, strings.ToLower("steps."+id+".outputs.")+low) ||
+			containsWord(*j.outputs, "env."+low) || containsWord(*j.outputs, "$"+low) || strings.Contains(*j.outputs, "${"+low+"}") {
 			continue
 		}
 		n := r.get(s.with, "secrets")
@@ -145,7 +150,7 @@ func (j *ghJob) fetch(s *ghStep, list, source string) {
 func stepText(r *reader, n *node) string {
 	var b strings.Builder
 	r.scalars(n, func(_ string, s *node) {
-		if strings.Contains(s.Value, "outputs.") {
+		if strings.Contains(s.Value, "outputs.") || strings.Contains(s.Value, "env.") || strings.IndexByte(s.Value, '$') >= 0 {
 			b.WriteString(s.Value)
 			b.WriteByte('\n')
 		}
@@ -258,6 +263,7 @@ func (j *ghJob) scriptPaths(s *ghStep) {
 	for _, f := range s.facts.fetched {
 		j.scriptFetch(s, f)
 	}
+	j.handedToScript(s)
 	for _, h := range s.facts.held {
 		r.held(j.placeFor(StaticSecret, s), r.scriptLine(s.run, h.line, ""), h, "run")
 	}
@@ -303,6 +309,15 @@ func (j *ghJob) actorPaths(s *ghStep, a actor) {
 	case "aws", "gcp", "azure":
 		if a.res.Kind == "registry/ecr" || a.res.Kind == "registry/gar" || a.res.Kind == "registry/acr" {
 			j.actAs(s, a.family, a.res, line, a.via)
+			return
+		}
+		if _, ok := j.identity[a.family]; ok {
+			return // the step that got it has the path
+		}
+		fallthrough
+	case "k8s", "iac":
+		if j.selfHost && !j.hasKeys(s, a.family) && !r.inSight(j.id, a) {
+			r.ambient(j.placeFor(Ambient, s), line, "runner", use{res: a.res}, a.via)
 		}
 	}
 }

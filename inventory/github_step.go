@@ -23,7 +23,9 @@ type ghStep struct {
 	fedRow bool               // it exchanged the identity token
 	// fetched are outputs that hold values of a secrets manager.
 	fetched map[string]string
-	local   *actionSummary
+	// fetchedAll is the source of whatever else it may have read: an environment of a vault without a list.
+	fetchedAll string
+	local      *actionSummary
 }
 
 // prepare reads what a step is, and its script, so that the environment of the
@@ -224,6 +226,9 @@ func (j *ghJob) input(s *ghStep) func(string) string {
 		if v := j.w.r.get(s.with, name); v != nil {
 			return j.w.r.str(v)
 		}
+		if env, ok := strings.CutPrefix(name, "env."); ok {
+			return j.variable(s, env)
+		}
 		for k, v := range j.w.r.pairs(s.with) {
 			if strings.EqualFold(k.Value, name) {
 				return j.w.r.str(v)
@@ -231,6 +236,18 @@ func (j *ghJob) input(s *ghStep) func(string) string {
 		}
 		return ""
 	}
+}
+
+// variable gives the text of a variable of a step's surroundings.
+func (j *ghJob) variable(s *ghStep, name string) string {
+	for _, env := range [][]ghEnv{s.env, j.env, j.w.env} {
+		for _, e := range env {
+			if e.name == name {
+				return j.w.r.str(e.node)
+			}
+		}
+	}
+	return ""
 }
 
 // refs records the references of one scalar (or of all below a node) of a step, or of the job when s is nil.
@@ -278,7 +295,7 @@ func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
 			p.Permission = j.scopes()
 		}
 	case refEnv:
-		j.envRef(s, ref.name, u)
+		j.envRef(s, ref.name, line, via, u)
 	case refOutput:
 		j.outputRef(s, ref.name, line, via, u)
 	}
@@ -286,8 +303,11 @@ func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
 
 // envRef follows ${{ env.X }} to where X is declared. What the job or the
 // workflow declares is one path of the job, which learns its resource here.
-func (j *ghJob) envRef(s *ghStep, name string, u use) {
+func (j *ghJob) envRef(s *ghStep, name string, line int, via string, u use) {
 	if s == nil {
+		return
+	}
+	if j.handed(s, name, line, via, u) {
 		return
 	}
 	for _, e := range s.env {
@@ -302,6 +322,17 @@ func (j *ghJob) envRef(s *ghStep, name string, u use) {
 	}
 }
 
+// value records a use of a value that an earlier step read from a secrets manager.
+func (j *ghJob) value(s *ghStep, name, source string, line int, via string, u use) {
+	if u.nature == "" {
+		u.nature = natureOf(name)
+	}
+	if !u.known() {
+		u.res = envUse(name).res
+	}
+	j.w.r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: name, Nature: u.nature, Source: source}, u, via)
+}
+
 // outputRef follows an output of an earlier step: a token that it got for the
 // job's identity, or a value that it read from a secrets manager.
 func (j *ghJob) outputRef(s *ghStep, name string, line int, via string, u use) {
@@ -310,11 +341,12 @@ func (j *ghJob) outputRef(s *ghStep, name string, line int, via string, u use) {
 	if from == nil || from == s {
 		return
 	}
-	if source, ok := from.fetched[strings.ToLower(out)]; ok {
-		if u.nature == "" {
-			u.nature = natureOf(out)
-		}
-		j.w.r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: out, Nature: u.nature, Source: source}, u, via)
+	source, ok := from.fetched[strings.ToLower(out)]
+	if !ok && from.fetchedAll != "" {
+		source, ok = from.fetchedAll, true
+	}
+	if ok {
+		j.value(s, out, source, line, via, u)
 		return
 	}
 	if from.fedRow && u.nature != NatureIdentifier && (u.nature == NatureCredential || looksSecret(out)) {

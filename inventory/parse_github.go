@@ -185,8 +185,10 @@ type ghJob struct {
 	usesOf    map[string]use
 	federated bool // a consumer of the identity token was found
 	selfHost  bool
-	outputs   *string // the texts of the steps that name outputs; made on first use
-	endpoint  string  // AWS_ENDPOINT_URL: its keys are not for AWS
+	given     map[string]ghHanded // by earlier steps, in lower case
+	givenAll  string              // the source of variables that an earlier step fetched without naming them
+	outputs   *string             // the texts of the steps that name outputs; made on first use
+	endpoint  string              // AWS_ENDPOINT_URL: its keys are not for AWS
 }
 
 // ghIdentity is an identity that a step gave to those behind it.
@@ -232,6 +234,7 @@ func (w *ghWorkflow) readJob(k, n *node) {
 			s.expo = closedOff(s.expo)
 		}
 		j.readStep(s)
+		j.handOn(s)
 		guarded = guarded || guardWords.MatchString(s.uses) && !strings.HasPrefix(s.uses, "./")
 	}
 	j.ownFields()
@@ -352,6 +355,9 @@ func (j *ghJob) readRunner() {
 		labels = r.strs(n)
 	}
 	j.at.runner.Labels = labels
+	if j.runnerByEvent(n, labels) {
+		return
+	}
 	own, unsure := j.ownLabels(labels, grouped)
 	switch {
 	case len(own) > 0:
@@ -366,6 +372,43 @@ func (j *ghJob) readRunner() {
 	}
 	name := strings.Join(own, ", ")
 	r.ambient(j.placeFor(Ambient, nil), n.Line, name, use{res: Resource{"runner/self-hosted", name}}, "runs-on")
+}
+
+// runnerByEvent reads a label that depends on what started the run:
+// ${{ github.event_name == 'push' && 'deploy-box' || 'ubuntu-latest' }}. Only the
+// events that choose a machine of the owner's reach its identity.
+func (j *ghJob) runnerByEvent(n *node, labels []string) bool {
+	if len(labels) != 1 || !strings.Contains(labels[0], "event_name") {
+		return false
+	}
+	p := placeholders(labels[0])
+	if len(p) != 1 || p[0].start != 0 || p[0].end != len(labels[0]) {
+		return false
+	}
+	e := parseExpr(p[0].body)
+	var own []string
+	at := j.expo
+	at.events = nil
+	for _, ev := range j.expo.events {
+		v := e.eval(insiderNames(ev.name), nil)
+		if !v.known || v.text == "" {
+			return false
+		}
+		if !j.hosted(v.text) {
+			own, at.events = append(own, v.text), append(at.events, ev)
+		}
+	}
+	j.at.runner.Kind = RunnerHosted
+	if len(own) == 0 {
+		return true
+	}
+	j.at.runner.Kind, j.selfHost = RunnerSelfHosted, true
+	slices.Sort(own)
+	name := strings.Join(slices.Compact(own), ", ")
+	place := j.at
+	place.reach = at.reach(Ambient)
+	j.w.r.ambient(place, n.Line, name, use{res: Resource{"runner/self-hosted", name}}, "runs-on")
+	return true
 }
 
 // ownLabels gives the labels that name machines of the owner's; unsure when only a run can tell.

@@ -119,6 +119,24 @@ func (f fetched) purpose() use {
 	return f.use.or(envUse(f.name))
 }
 
+// inSight reports whether a job has a credential for what a command acts on: then it is not the machine's identity that acts.
+func (r *reader) inSight(job string, a actor) bool {
+	for _, i := range r.ofJob[job] {
+		p := &r.paths[i]
+		kind := p.Resource.Kind
+		switch {
+		case p.Credential.Kind == PlatformToken, p.Credential.Kind == Ambient, p.Credential.Nature == NatureIdentifier:
+		case kind == a.res.Kind, cloudFamily(kind) != "" && cloudFamily(kind) == a.family,
+			a.family == "k8s" && strings.HasPrefix(kind, "k8s/"),
+			a.family == "k8s" && strings.HasPrefix(kind, "cloud/"), // a cloud's login makes the cluster's
+			a.family == "iac" && (strings.HasPrefix(kind, "cloud/") || strings.HasPrefix(kind, "iac/") || strings.HasPrefix(kind, "secrets-manager/")),
+			strings.HasPrefix(kind, "secret-set/"): // what it holds can't be seen
+			return true
+		}
+	}
+	return false
+}
+
 // held records a use of a value that was fetched before: the path of the step that holds it, which learns its resource.
 func (r *reader) held(at place, line int, h fetchedUse, via string) {
 	u := h.use
