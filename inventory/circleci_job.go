@@ -14,6 +14,7 @@ type ccJob struct {
 	scope *scope
 	// step is the name of the step that is being read.
 	step     string
+	line     int // where it begins
 	contexts bool
 	depth    int
 	// identity is the kind of cloud identity that earlier steps gave the job, by family.
@@ -25,7 +26,7 @@ func (f *ccFile) job(c *ccCall, owner, def *node, outer ccParams) {
 	r := f.r
 	params := f.bind(def, c.node, outer)
 	j := &ccJob{f: f, call: c, owner: owner, at: place{job: c.name, reach: c.reach}, identity: make(map[string]Kind)}
-	j.scope = &scope{r: r, place: j.place, alias: make(map[string][]string), predefined: ccPredefined, special: j.special, exchange: j.exchange, fetch: nil, via: "run"}
+	j.scope = &scope{r: r, place: j.place, alias: make(map[string][]string), predefined: ccPredefined, special: j.special, actor: j.actor, exchange: j.exchange, via: "run"}
 	j.readContexts(c.node, params)
 	exec := f.executor(r.get(def, "executor"), owner, params)
 	j.machine(def, params)
@@ -53,7 +54,11 @@ func (f *ccFile) executor(n, owner *node, params ccParams) *node {
 	return f.r.at(owner, "executors", name)
 }
 
-func (j *ccJob) place(Kind) place { return j.at.at(j.step) }
+func (j *ccJob) place(Kind) place {
+	p := j.at.at(j.step)
+	p.line = j.line
+	return p
+}
 
 // readContexts records the sets of secrets that an invocation opens.
 func (j *ccJob) readContexts(n *node, params ccParams) {
@@ -177,7 +182,9 @@ func (j *ccJob) oneStep(kind string, key, n *node, params ccParams) {
 	case "run":
 		j.run(n, params)
 	case "when", "unless":
-		j.steps(r.get(n, "steps"), params)
+		if j.runs(kind, n, params) {
+			j.steps(r.get(n, "steps"), params)
+		}
 	case "add_ssh_keys":
 		name := strings.Join(r.strs(r.get(n, "fingerprints")), ", ")
 		r.static(j.at.at("add_ssh_keys"), key.Line, firstOf(params.put(name), "ssh keys of the project"), use{res: Resource{"ssh/host-or-git", unknown}, nature: NatureCredential}, "add_ssh_keys")
@@ -195,14 +202,15 @@ func (j *ccJob) run(n *node, params ccParams) {
 	r := j.f.r
 	cmd := n
 	saved := j.scope.alias
-	outer := j.step
+	outer, line := j.step, j.line
+	j.line = n.Line
+	j.scope.alias = cloneAlias(saved) // a shell of its own
 	if r.isMap(n) {
 		cmd = r.get(n, "command")
 		if name := r.str(r.get(n, "name")); name != "" {
 			j.step = params.put(name)
 		}
 		if env := r.get(n, "environment"); env != nil {
-			j.scope.alias = cloneAlias(saved)
 			j.scope.via = "step environment"
 			j.envOf(env, params)
 			j.scope.via = "run"
@@ -214,7 +222,7 @@ func (j *ccJob) run(n *node, params ccParams) {
 			saved[k] = v
 		}
 	}
-	j.scope.alias, j.step = saved, outer
+	j.scope.alias, j.step, j.line = saved, outer, line
 }
 
 // command opens a command of the file or of an inline orb, or reads a step of a known orb.
@@ -271,9 +279,10 @@ func (j *ccJob) orbStep(name string, key, n *node, params ccParams) {
 		j.orbParams(name, key, n, params, nil)
 		return
 	}
-	if row.known {
-		j.orbParams(name, key, n, params, row)
+	if !row.known {
+		row = nil
 	}
+	j.orbParams(name, key, n, params, row)
 }
 
 // orbParams records what an orb's step takes: the identity token, variables that its parameters name, and those it takes by default.
@@ -281,6 +290,7 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 	r := j.f.r
 	step := firstOf(params.put(r.str(r.get(n, "name"))), name)
 	at := j.at.at(step)
+	at.line = key.Line
 	get := func(in string) string { return params.put(r.str(r.get(n, in))) }
 	// Steps that are handed in: auth: [aws-cli/setup: {...}]
 	for k, v := range r.pairs(n) {
@@ -294,7 +304,11 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 		}
 	}
 	if row == nil {
+		j.orbScripts(step, key.Line, n, params)
 		for k, v := range r.pairs(n) {
+			if ccScript(k.Value) {
+				continue
+			}
 			for _, ref := range shellVars(params.put(r.str(v))) {
 				if looksSecret(ref.name) || natureOf(k.Value) == NatureCredential {
 					r.static(at, v.Line, ref.name, envUse(k.Value).or(envUse(ref.name)), "orb parameter: "+k.Value)
@@ -331,6 +345,24 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 		}
 		r.static(at, key.Line, env, use{res: res, nature: firstNature(natureOf(env), NatureCredential)}, name)
 	}
+}
+
+// ccScript reports whether a parameter of an orb is a command.
+func ccScript(key string) bool {
+	return strings.Contains(key, "command") || strings.Contains(key, "script")
+}
+
+// orbScripts reads the commands that an orb's step is given to run.
+func (j *ccJob) orbScripts(step string, line int, n *node, params ccParams) {
+	r := j.f.r
+	outer, was := j.step, j.line
+	j.step, j.line = step, line
+	for k, v := range r.pairs(n) {
+		if ccScript(k.Value) && r.isScalar(v) {
+			j.scope.script(v, params.put(r.str(v)))
+		}
+	}
+	j.step, j.line = outer, was
 }
 
 // cloudFamily gives the cloud whose identity opens a kind of resource; "" when it is none's.
@@ -404,6 +436,19 @@ func (j *ccJob) exchange(x exchange, line int) {
 	if x.token == "" || strings.HasPrefix(x.token, "CIRCLE_OIDC") {
 		j.f.r.federated(j.place(Federated), line, "oidc:circleci", use{res: x.res}, x.via)
 	}
+}
+
+// actor records commands that act with the identity of a machine of the owner's. A context may hold keys of its own.
+func (j *ccJob) actor(a actor, line int) {
+	switch a.family {
+	case "aws", "gcp", "azure", "k8s", "iac":
+	default:
+		return
+	}
+	if j.at.runner.Kind != RunnerSelfHosted || j.contexts || j.identity[a.family] != "" || j.f.r.inSight(j.at.job, a) {
+		return
+	}
+	j.f.r.ambient(j.place(Ambient), line, "runner", use{res: a.res}, a.via)
 }
 
 // ccPredefined reports whether CircleCI sets a variable by itself.

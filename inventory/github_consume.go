@@ -133,8 +133,7 @@ func (j *ghJob) fetch(s *ghStep, list, source string) {
 	id := r.str(r.get(s.node, "id"))
 	for _, name := range fetchedNames(list) {
 		s.fetched[strings.ToLower(name)] = source
-		if low := strings.ToLower(name); id != "" && strings.Contains(*j.outputs, strings.ToLower("steps."+id+".outputs.")+low) ||
-			containsWord(*j.outputs, "env."+low) || containsWord(*j.outputs, "$"+low) || strings.Contains(*j.outputs, "${"+low+"}") {
+		if id != "" && strings.Contains(*j.outputs, strings.ToLower("steps."+id+".outputs."+name)) {
 			continue
 		}
 		n := r.get(s.with, "secrets")
@@ -142,7 +141,7 @@ func (j *ghJob) fetch(s *ghStep, list, source string) {
 		if n != nil {
 			line = r.lineOf(n, -1, name)
 		}
-		r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: name, Nature: natureOf(name), Source: source}, envUse(name), "fetched by "+actionName(s.uses))
+		r.add(j.placeFor(StaticSecret, s), line, Credential{Kind: StaticSecret, Name: name, Nature: natureOf(name), Source: source}, j.usesOf[name].or(envUse(name)), "fetched by "+actionName(s.uses))
 	}
 }
 
@@ -150,7 +149,7 @@ func (j *ghJob) fetch(s *ghStep, list, source string) {
 func stepText(r *reader, n *node) string {
 	var b strings.Builder
 	r.scalars(n, func(_ string, s *node) {
-		if strings.Contains(s.Value, "outputs.") || strings.Contains(s.Value, "env.") || strings.IndexByte(s.Value, '$') >= 0 {
+		if strings.Contains(s.Value, "outputs.") {
 			b.WriteString(s.Value)
 			b.WriteByte('\n')
 		}

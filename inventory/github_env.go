@@ -17,8 +17,8 @@ func (j *ghJob) handOn(s *ghStep) {
 		}
 		j.given[name] = h
 	}
-	for name, source := range s.fetched {
-		give(name, ghHanded{source: source, name: name})
+	for name := range s.fetched {
+		give(name, ghHanded{}) // it has its path where it is fetched, which knows its later uses
 	}
 	if s.fetchedAll != "" {
 		j.givenAll = s.fetchedAll
@@ -54,9 +54,6 @@ func (j *ghJob) handed(s *ghStep, name string, line int, via string, u use) bool
 		h = ghHanded{source: j.givenAll, name: name}
 	}
 	if h.source != "" {
-		if strings.EqualFold(h.name, name) {
-			h.name = name
-		}
 		j.value(s, h.name, h.source, line, via, u)
 	}
 	for _, ref := range h.refs {

@@ -287,7 +287,7 @@ func (g *glRead) special(name string, line int, u use) bool {
 				u.res = Resource{"registry/gitlab", "$CI_REGISTRY"}
 			}
 		} else if name != "CI_JOB_TOKEN" && u.res.Name == "" || strings.Contains(u.res.Name, "CI_REGISTRY") || strings.Contains(u.res.Name, "CI_DEPENDENCY_PROXY") {
-			u.res.Kind = "registry/gitlab"
+			u.res.Kind, u.res.Name = "registry/gitlab", firstOf(u.res.Name, "$CI_REGISTRY")
 		}
 		g.f.r.platform(g.place(PlatformToken), line, name, u, g.scope.via)
 		return true

@@ -142,9 +142,7 @@ func (f *ccFile) requires(n *node) []string {
 }
 
 var (
-	ccMain      = regexp.MustCompile(`^/?\^?\(?(main|master|develop|dev|staging|production|prod|release|stable|trunk)`)
 	ccAny       = regexp.MustCompile(`^/\^?\.\*\$?/$`)
-	ccMainWhen  = regexp.MustCompile(`pipeline\.git\.(branch|tag)`)
 	ccScheduled = regexp.MustCompile(`scheduled_pipeline|pipeline\.schedule`)
 )
 
@@ -155,18 +153,36 @@ func (f *ccFile) workflowReach(wf *node) Reach {
 			return Reach{Trust: Protected, Events: []string{"schedule"}}
 		}
 	}
-	out := Reach{Trust: TrustUnknown, Events: []string{"push"}}
-	var cond strings.Builder
-	f.r.scalars(f.r.get(wf, "when"), func(_ string, n *node) { cond.WriteString(" " + n.Value) })
-	text := cond.String()
-	switch {
-	case ccScheduled.MatchString(text) && f.r.get(f.r.get(wf, "when"), "or") == nil:
-		out = Reach{Trust: Protected, Events: []string{"schedule"}}
-	case ccMainWhen.MatchString(text) && strings.Contains(text, "main") && f.r.get(f.r.get(wf, "when"), "or") == nil && f.r.get(f.r.get(wf, "when"), "not") == nil:
-		out = Reach{Trust: Protected, Events: []string{"push"}}
+	when := f.r.get(wf, "when")
+	closed := f.outsiderRuns(when) == no
+	if unless := f.r.get(wf, "unless"); unless != nil && f.outsiderRuns(unless) == yes {
+		closed = true
 	}
-	return out
+	if !closed {
+		return Reach{Trust: TrustUnknown, Events: []string{"push"}}
+	}
+	event := "api" // a parameter asks for it, which only who may call the API sets
+	switch v := &f.r.view; {
+	case ccCond{v: v, params: f.bind(nil, nil, nil), names: ccPushRun}.eval(when, 0) != no:
+		event = "push"
+	case ccCond{v: v, names: ccScheduledRun}.eval(when, 0) != no && f.mentions(when, ccScheduled):
+		event = "schedule"
+	}
+	return Reach{Trust: Protected, Events: []string{event}}
 }
+
+// mentions reports whether a condition speaks of something.
+func (f *ccFile) mentions(n *node, what *regexp.Regexp) bool {
+	found := false
+	f.r.scalars(n, func(_ string, leaf *node) { found = found || what.MatchString(leaf.Value) })
+	return found
+}
+
+// ccPushRun and ccScheduledRun are the pipeline values of a push by somebody who may, and of a schedule.
+var (
+	ccPushRun      = map[string]string{"pipeline.trigger_source": "webhook", "pipeline.schedule.name": ""}
+	ccScheduledRun = map[string]string{"pipeline.trigger_source": "scheduled_pipeline"}
+)
 
 // filters reads the branches and tags that an invocation is limited to.
 func (f *ccFile) filters(n *node, base Reach) Reach {
@@ -188,7 +204,7 @@ func (f *ccFile) filters(n *node, base Reach) Reach {
 	}
 	out := base
 	out.Events = nil
-	if len(tags) > 0 {
+	if len(tags) > 0 || f.r.get(flt, "tags") != nil && len(f.r.strs(f.r.at(flt, "tags", "ignore"))) > 0 && !slices.ContainsFunc(f.r.strs(f.r.at(flt, "tags", "ignore")), ccAny.MatchString) {
 		out.Events = append(out.Events, "tag")
 	}
 	noBranches := slices.ContainsFunc(ignore, ccAny.MatchString)
@@ -198,7 +214,7 @@ func (f *ccFile) filters(n *node, base Reach) Reach {
 	switch {
 	case noBranches:
 		out.Trust = Protected
-	case len(only) > 0 && !slices.ContainsFunc(only, func(b string) bool { return strings.HasPrefix(b, "/") && !ccMain.MatchString(b) }):
+	case keepsForksOut(only):
 		out.Trust = Protected
 	}
 	return out

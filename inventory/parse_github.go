@@ -390,12 +390,17 @@ func (j *ghJob) runnerByEvent(n *node, labels []string) bool {
 	at := j.expo
 	at.events = nil
 	for _, ev := range j.expo.events {
-		v := e.eval(insiderNames(ev.name), nil)
-		if !v.known || v.text == "" {
-			return false
+		values := []string{e.eval(insiderNames(ev.name), nil).text}
+		if v := values[0]; v == "" || v == "true" || v == "false" {
+			// The event is a caller's: any of the machines.
+			var ok bool
+			if values, ok = j.labelValues(labels[0]); !ok {
+				return false
+			}
 		}
-		if !j.hosted(v.text) {
-			own, at.events = append(own, v.text), append(at.events, ev)
+		values = slices.DeleteFunc(values, j.hosted)
+		if len(values) > 0 {
+			own, at.events = append(own, values...), append(at.events, ev)
 		}
 	}
 	j.at.runner.Kind = RunnerHosted

@@ -51,7 +51,7 @@ func (s *scope) script(n *node, text string) {
 	creds := make(map[int]bool)
 	for _, u := range f.uses {
 		if u.slot && u.use.nature == NatureCredential {
-			creds[u.line] = true
+			creds[u.at] = true
 		}
 	}
 	best := slotUses(f.uses)
@@ -59,7 +59,7 @@ func (s *scope) script(n *node, text string) {
 		if b, ok := best[u.name]; ok && !u.slot {
 			u.use, u.slot = b, true // printed for a command that takes it: echo $X | docker login --password-stdin
 		}
-		s.use(n, u, creds[u.line])
+		s.use(n, u, creds[u.at])
 	}
 	for _, a := range f.actors {
 		if s.actor != nil {

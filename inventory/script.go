@@ -10,6 +10,7 @@ type scriptUse struct {
 	name string // the variable
 	line int    // from 0, in the script
 	use  use    // what the command does with it; zero when unknown
+	at   int    // the line of the command
 	// slot is true when the command takes the value as a credential or an
 	// identifier at this very place, false when it merely mentions it.
 	slot bool
@@ -77,6 +78,7 @@ type scriptReader struct {
 	endpoint string
 	// inner is how many values were fetched before the substitutions of the command that is read: X=$(aws ssm ...).
 	inner int
+	at    int // the line of the command that is read
 }
 
 // readScript finds what a script uses. alias are the variables of the
@@ -111,6 +113,7 @@ var actorHints = []string{"aws", "gcloud", "gsutil", "bq ", "az ", "docker", "ku
 
 // command reads one command: assignments first, then what it consumes, then what it merely mentions.
 func (r *scriptReader) command(c *command) {
+	r.at = c.line
 	if !c.subst {
 		defer func() { r.inner = len(r.facts.fetched) }()
 	}
@@ -254,7 +257,7 @@ func (r *scriptReader) mention(name string, line int, u use, slot bool) {
 			r.holds(n, line, u, slot)
 			continue
 		}
-		s := scriptUse{name: n, line: line, use: u, slot: slot}
+		s := scriptUse{name: n, line: line, at: r.at, use: u, slot: slot}
 		if !r.seen[s] {
 			r.seen[s] = true
 			r.facts.uses = append(r.facts.uses, s)
