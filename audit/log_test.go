@@ -236,6 +236,54 @@ func TestReplayAfterRestart(t *testing.T) {
 	}
 }
 
+// A store that is full of keys refuses, with one entry, and forgets nothing: the
+// same token is taken as soon as there is room.
+func TestFullOfKeys(t *testing.T) {
+	l := newLog(t)
+	l.mustCommit("a")
+	for _, room := range []int{1, 2, 3} { // for the token, for its runner too, but not for "once"
+		l.db.LimitKeys(room)
+		once, before := l.once("b"), l.Status().Size
+		once.Carried = Carried{Token: [32]byte{1}, With: [32]byte{2}, Expires: once.Expires}
+		_, err := l.Commit(ctx, l.entry("g"), once, l.terms("id"))
+		wantCode(t, err, proviso.StageRecord, proviso.CodeReplayStoreFull)
+		if !errors.As(err, new(*Recorded)) || l.Status().Size != before+1 {
+			t.Errorf("with room for %d keys: %v, and %d entries", room, err, l.Status().Size-before)
+		}
+	}
+	l.db.LimitKeys(4)
+	once := l.once("b")
+	once.Carried = Carried{Token: [32]byte{1}, With: [32]byte{2}, Expires: once.Expires}
+	if _, err := l.Commit(ctx, l.entry("g"), once, l.terms("id")); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	_, err := l.Commit(ctx, l.entry("g"), l.once("a"), l.terms("id"))
+	wantCode(t, err, proviso.StageRecord, proviso.CodeReplay)
+	l.verify()
+}
+
+// A token is taken from the runner that it came with first, for every grant, and
+// from no other, also after a restart.
+func TestCarriedByOneRunner(t *testing.T) {
+	l := newLog(t)
+	from := func(grant string, runner byte) Once {
+		once := l.once(grant)
+		once.Carried = Carried{Token: [32]byte{1}, With: [32]byte{2, runner}, Expires: once.Expires}
+		return once
+	}
+	for _, grant := range []string{"a", "b"} {
+		if _, err := l.Commit(ctx, l.entry("g"), from(grant, 1), l.terms("id")); err != nil {
+			t.Errorf("grant %s from its runner: %v", grant, err)
+		}
+		l.reopen()
+		_, err := l.Commit(ctx, l.entry("g"), from("on another "+grant, 2), l.terms("id"))
+		wantCode(t, err, proviso.StageRunner, proviso.CodeRunnerJobMismatch)
+	}
+	if r := l.verify(); r.Allowed != 2 || r.Refused != 2 {
+		t.Errorf("the record has %+v", r)
+	}
+}
+
 // Once is given up by name only, and then really.
 func TestOnceOff(t *testing.T) {
 	l := newLog(t)

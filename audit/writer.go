@@ -220,6 +220,9 @@ func (r *request) carry(tx *store.Tx) (alone bool, err error) {
 	if c.isZero() {
 		return true, nil
 	}
+	if !tx.Claimed(c.Token) && !tx.Room(2) {
+		return false, store.ErrKeysFull // half of it would tie the token to nobody
+	}
 	first, err := tx.Claim(c.Token, c.Expires)
 	if err != nil || !first {
 		return err == nil && tx.Claimed(c.With), err

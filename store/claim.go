@@ -13,7 +13,7 @@ import (
 // an hour would.
 const MaxKeys = 16 << 20
 
-// ErrKeysFull: there are MaxKeys replay keys that have not expired. A claim is
+// ErrKeysFull: as many replay keys as may be kept have not expired. A claim is
 // refused then, because the only other way is to forget one.
 var ErrKeysFull = errors.New("the store of replay keys is full")
 
@@ -65,7 +65,7 @@ func (t *Tx) Claim(k [32]byte, expires time.Time) (bool, error) {
 	if _, used := t.claimed.keys[short]; used {
 		return false, nil
 	}
-	if len(t.db.used.keys)+len(t.claimed.keys) >= MaxKeys {
+	if !t.Room(1) {
 		return false, ErrKeysFull
 	}
 	if t.claimed.keys == nil {
@@ -75,6 +75,20 @@ func (t *Tx) Claim(k [32]byte, expires time.Time) (bool, error) {
 	t.claimed.rows[expiry] = append(t.claimed.rows[expiry], short[:]...)
 	t.claimed.queued++
 	return true, nil
+}
+
+// Room reports whether so many keys more can be claimed: for who claims several,
+// all or none.
+func (t *Tx) Room(keys int) bool {
+	return len(t.db.used.keys)+len(t.claimed.keys)+keys <= t.db.maxKeys
+}
+
+// LimitKeys sets how many replay keys are kept at once, MaxKeys unless it is
+// called. Keys that are there already stay, however many they are.
+func (db *DB) LimitKeys(n int) {
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	db.maxKeys = n
 }
 
 // Claimed reports whether a key was used up, also by this transaction.

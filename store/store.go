@@ -67,6 +67,7 @@ type DB struct {
 	conn    *sql.Conn
 	stmts   statements
 	used    claims
+	maxKeys int // MaxKeys, unless LimitKeys set another
 	packed  []byte
 
 	keyCount atomic.Int64 // of used
@@ -77,7 +78,7 @@ func Open(dir string) (_ *DB, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("the store's directory can't be made: %w", err)
 	}
-	db := &DB{dir: dir}
+	db := &DB{dir: dir, maxKeys: MaxKeys}
 	defer func() {
 		if err != nil {
 			db.Close()

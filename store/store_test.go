@@ -210,6 +210,36 @@ func TestRollbackGivesKeysBack(t *testing.T) {
 	}
 }
 
+// A full store forgets no key for a new one, and says that it is full.
+func TestClaimsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, dir)
+	db.LimitKeys(3)
+	put(t, db, later, "a", "b")
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if tx.Room(2) || !tx.Room(1) {
+		t.Error("two of three keys are used, and there is room for two more, or none for one")
+	}
+	if ok, err := tx.Claim(keyOf("c"), later); !ok || err != nil {
+		t.Errorf("the last key: %v %v", ok, err)
+	}
+	if ok, err := tx.Claim(keyOf("d"), later); ok || !errors.Is(err, ErrKeysFull) {
+		t.Errorf("one key more than there is room for: %v %v", ok, err)
+	}
+	for _, used := range []string{"a", "c"} {
+		if ok, err := tx.Claim(keyOf(used), later); ok || err != nil || !tx.Claimed(keyOf(used)) {
+			t.Errorf("a used key in a full store: %v %v", ok, err)
+		}
+	}
+	if tx.Claimed(keyOf("d")) {
+		t.Error("a key that could not be claimed is used")
+	}
+}
+
 func TestClaimRefusesExpiriesItCantKeep(t *testing.T) {
 	db := mustOpen(t, t.TempDir())
 	tx, err := db.Begin()

@@ -266,6 +266,34 @@ func TestMalformedRequestsAreRecorded(t *testing.T) {
 	}
 }
 
+// A broker that can remember no more used tokens gives nothing, forgets none, and
+// writes one outcome for one request. The same token is good when there is room.
+func TestNoRoomForUsedTokens(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, plan{})
+	b, _ := s.serve()
+	used := exchangeForm(s.token(lab.Job{}), "deploy")
+	if r := s.ask(used); r.granted == nil {
+		t.Fatalf("with room: %s", r)
+	}
+	b.db.LimitKeys(1)
+	form := exchangeForm(s.token(lab.Job{}), "deploy")
+	r := s.ask(form)
+	if r.status != http.StatusServiceUnavailable || r.refused.Code != proviso.CodeReplayStoreFull || r.header.Get("Retry-After") != "30" {
+		t.Errorf("without room: %s", r)
+	}
+	if r := s.ask(used); r.refused.Code != proviso.CodeReplay {
+		t.Errorf("a used token: %s", r)
+	}
+	b.db.LimitKeys(2)
+	if r := s.ask(form); r.granted == nil {
+		t.Errorf("with room again: %s", r)
+	}
+	if got := s.decisions(); len(got) != 4 || got[1] != r.refused.Decision {
+		t.Errorf("the record has %q for four requests", got)
+	}
+}
+
 // Strangers can't fill the record: beyond their budget their refusals are
 // counted and answered, and not written.
 func TestStrangersCantFillTheRecord(t *testing.T) {
