@@ -33,7 +33,7 @@ func NewMetrics(version string) *Metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}},
 			[]string{"result"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "proviso_exchanges_in_flight", Help: "Requests at /token that are worked on now."}),
+			Name: "proviso_exchanges_in_flight", Help: "Requests at /token, /runner/join and /runner/renew that are worked on now."}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "proviso_build_info", Help: "1, with the version as a label.",
 		ConstLabels: prometheus.Labels{"version": version}})

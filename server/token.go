@@ -36,8 +36,6 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	s.parts.Metrics.inFlight.Inc()
-	defer s.parts.Metrics.inFlight.Dec()
 	issued, err := s.parts.Broker.Exchange(ctx, req)
 	if err != nil {
 		s.refuseClient(w, begun, err, req.ClientAuth)
@@ -52,12 +50,13 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	answerBuffers.Put(buffer)
 }
 
-// takePlace takes one of the places for requests that are worked on, and never
-// waits for one. leave gives it back.
+// takePlace takes one of the places for requests that are worked on, at every
+// door, and never waits for one. leave gives it back.
 func (s *Server) takePlace() (leave func(), err error) {
 	select {
 	case s.slots <- struct{}{}:
-		return func() { <-s.slots }, nil
+		s.parts.Metrics.inFlight.Inc()
+		return func() { s.parts.Metrics.inFlight.Dec(); <-s.slots }, nil
 	default:
 		return nil, requestRefusal(proviso.CodeOverloaded, "the broker works on as many requests as it may; try again in a second")
 	}

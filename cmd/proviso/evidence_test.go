@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -136,6 +137,34 @@ func TestMachinesShowTheirOwnEvidence(t *testing.T) {
 	info := made(os.Stat(key))(t)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the machine's key has the mode %04o", info.Mode().Perm())
+	}
+}
+
+// A command learns where the machine's key lies only if it is to use it, and
+// there is no copy of it.
+func TestAMachinesKeyStaysWhereItIs(t *testing.T) {
+	k := newRacks(t)
+	k.serve()
+	key := filepath.Join(k.dir, "machine.key")
+	for _, c := range []struct{ name, flag, prints, says string }{
+		{"a command that isn't to use it", "", "key=.\n", "which CMD is not given"},
+		{"a command that is", "--dpop", "key=" + key + ".\n", "granted"},
+	} {
+		k.job(t)
+		args := []string{"exec", "--broker", k.url, "--grant", "fresh", "--evidence", "tpm", "--machine-key", key}
+		if c.flag != "" {
+			args = append(args, c.flag)
+		}
+		var stderr bytes.Buffer
+		cmd := exec.Command("proviso", append(args, "--", "sh", "-c", `echo "key=$PROVISO_DPOP_KEY_FILE."; test -n "$PROVISO_TOKEN"`)...)
+		cmd.Env, cmd.Stderr = append(os.Environ(), "XDG_RUNTIME_DIR="+k.dir), &stderr
+		out, err := cmd.Output()
+		if err != nil || string(out) != c.prints || !strings.Contains(stderr.String(), c.says) {
+			t.Errorf("%s: %v: %s%s", c.name, err, out, stderr.String())
+		}
+	}
+	if _, err := os.Stat(key); err != nil {
+		t.Errorf("the machine's key is gone: %v", err)
 	}
 }
 

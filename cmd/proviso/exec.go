@@ -41,7 +41,9 @@ makes it in a private directory, --file ./PATH exactly there.
 
 With --x509 CMD finds a client certificate in PROVISO_CERT_FILE and its key in
 PROVISO_KEY_FILE; with --dpop the key of the token's binding in
-PROVISO_DPOP_KEY_FILE. PROVISO_DECISION names the decision in the record.
+PROVISO_DPOP_KEY_FILE, which with --machine-key is that file itself: without
+--dpop CMD isn't told of the machine's key. PROVISO_DECISION names the decision
+in the record.
 
 To renew, exec needs a fresh job token. GitHub, Forgejo, Buildkite, CircleCI,
 Azure DevOps, Google Cloud Build and Codefresh give one whenever asked. GitLab,

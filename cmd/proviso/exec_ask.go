@@ -181,7 +181,7 @@ func (k *asker) makeKey(conf *client.Config) error {
 		}
 		k.proves = conf.Prover.Thumbprint()
 		if !k.x509 {
-			k.key, k.dpop = key, true // what is issued is bound to it
+			k.key = key // what is issued is bound to it; CMD is told where it lies if --dpop says so
 			return nil
 		}
 	}

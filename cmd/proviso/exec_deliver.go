@@ -44,7 +44,7 @@ func (k *asker) deliver(resp *proviso.TokenResponse, variable, path string) (d *
 			_ = d.close() // err is why, and says more
 		}
 	}()
-	if path == "" && !k.dpop && !k.x509 {
+	if path == "" && !k.dpop && !k.x509 && k.machineKey == "" {
 		d.variable = variable
 		d.env = append(d.env, variable+"="+resp.AccessToken)
 		return d, nil
@@ -59,7 +59,16 @@ func (k *asker) deliver(resp *proviso.TokenResponse, variable, path string) (d *
 	if k.x509 {
 		return d, d.certificate(k, resp, dir, path)
 	}
-	if k.dpop {
+	switch {
+	case k.machineKey != "" && k.dpop:
+		keyFile, err := filepath.Abs(k.machineKey) // no copy: it is the machine's, and outlives CMD
+		if err != nil {
+			return d, err
+		}
+		d.env = append(d.env, envProofKeyFile+"="+keyFile)
+	case k.machineKey != "":
+		k.note("the credential is bound to the machine's key, which CMD is not given: --dpop names its file in %s", envProofKeyFile)
+	case k.dpop:
 		key, err := k.keyPEM()
 		if err != nil {
 			return d, err

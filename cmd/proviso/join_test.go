@@ -441,3 +441,49 @@ func TestAnotherKeyForAJobsMachine(t *testing.T) {
 		}
 	}
 }
+
+// A join that has begun is counted among the requests that are worked on, and
+// is finished before the broker ends.
+func TestAJoinInFlightIsFinished(t *testing.T) {
+	t.Parallel()
+	asked, free := make(chan struct{}, 8), make(chan struct{})
+	var keys, issuer string
+	issuer = serveText(t, func(w http.ResponseWriter, r *http.Request) { // the cluster's, which takes its time
+		asked <- struct{}{}
+		select {
+		case <-free:
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, keys)
+	})
+	key := made(labKey())(t)
+	keys = keySetOf(t, key)
+	f := &ownFleet{site: newSite(t, plan{https: true, grants: ownGrants, server: "drain: 30s", sections: `trust_domain: {name: ci.acme.example}
+fleet: {evidence: [kubernetes]}
+runners:
+  - {name: fleet, trust_domain: ci.acme.example, bundle: {own: true}, path: "/region/{region}/runner/{id}"}
+  - {name: pods, region: build-1, kubernetes: {issuer: "` + issuer + `", service_accounts: [ci/runner], jwks_url: "` + issuer + `/keys", allow_private: true}}
+`})}
+	p := f.spawn()
+	token := made(key.Token(map[string]any{"iss": issuer, "aud": f.url, "sub": "system:serviceaccount:ci:runner", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		"kubernetes.io": map[string]any{"namespace": "ci", "serviceaccount": map[string]any{"name": "runner"}, "pod": map[string]any{"name": "p", "uid": "u"}}}))(t)
+	csr, _ := request(t)
+	client, joined := f.holding(nil), make(chan int, 1)
+	go func() {
+		code, answer := f.post(client, "/runner/join", map[string]string{"kind": "kubernetes", "evidence": token, "csr": csr})
+		if code != 200 {
+			t.Errorf("%d %+v", code, answer)
+		}
+		joined <- code
+	}()
+	<-asked
+	eventually(t, "the join is counted", func() bool { return f.metric("proviso_exchanges_in_flight") == "1" })
+	p.signal(syscall.SIGTERM)
+	eventually(t, "the broker says that it drains", func() bool { code, _ := f.get("/readyz"); return code == 503 })
+	close(free)
+	<-joined
+	if code := p.ended(20 * time.Second); code != exitDone {
+		t.Errorf("the broker ended with %d: %s", code, p.log.String())
+	}
+}
