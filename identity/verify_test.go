@@ -305,6 +305,52 @@ func TestConfirmation(t *testing.T) {
 	}
 }
 
+// TestKeyedAudience: a job may ask for a token that is worth nothing without the
+// proof of a key. That is so where jobs choose the audience, and for this broker.
+func TestKeyedAudience(t *testing.T) {
+	jkt, other := strings.Repeat("a", 42)+"E", strings.Repeat("b", 42)+"E"
+	v := newVerifier(t, confs()["github"], confs()["azure-devops"])
+	for _, tc := range []struct {
+		name, platform string
+		edit           []any
+		code           proviso.Code
+		key            string
+	}{
+		{"a key", "github", []any{"aud", proviso.KeyedAudience(broker, jkt)}, "", jkt},
+		{"the same key twice", "github", []any{"aud", proviso.KeyedAudience(broker, jkt), "cnf", map[string]any{"jkt": jkt}}, "", jkt},
+		{"two keys", "github", []any{"aud", proviso.KeyedAudience(broker, jkt), "cnf", map[string]any{"jkt": other}}, proviso.CodeCnfMismatch, ""},
+		{"another broker's", "github", []any{"aud", proviso.KeyedAudience(broker+".evil.example", jkt)}, proviso.CodeAudMismatch, ""},
+		{"no thumbprint", "github", []any{"aud", proviso.KeyedAudience(broker, "")}, proviso.CodeAudMismatch, ""},
+		{"a short thumbprint", "github", []any{"aud", proviso.KeyedAudience(broker, jkt[1:])}, proviso.CodeAudMismatch, ""},
+		{"a thumbprint in another spelling", "github", []any{"aud", proviso.KeyedAudience(broker, jkt[:42]+"F")}, proviso.CodeAudMismatch, ""},
+		{"where the platform chooses", "azure-devops", []any{"aud", proviso.KeyedAudience("api://AzureADTokenExchange", jkt)}, proviso.CodeAudMismatch, ""},
+		{"this broker's, where the platform chooses", "azure-devops", []any{"aud", proviso.KeyedAudience(broker, jkt)}, proviso.CodeAudMismatch, ""},
+	} {
+		job, err := verify(t, v, example(t, tc.platform).with(tc.edit...))
+		if codeOf(t, job, err) != tc.code || job.Confirmation() != tc.key {
+			t.Errorf("%s: bound to %q, %v", tc.name, job.Confirmation(), err)
+		}
+	}
+}
+
+// TestAzureRepositories: what isn't an identifier of Azure's own is a name, and
+// no policy may take it for something that can't be taken over.
+func TestAzureRepositories(t *testing.T) {
+	v := newVerifier(t, confs()["azure-devops"])
+	const id = "0a3d5b1e-6c0f-4f0e-9d2b-5b1b8b0c9f3e"
+	for given, want := range map[string]string{
+		id: id, strings.ToUpper(id): strings.ToUpper(id),
+		"acme/app": "", id + "a": "", id[1:]: "", strings.Replace(id, "-", "_", 1): "", "-" + id[1:8] + "a" + id[9:]: "",
+		strings.Replace(id, "a", "g", 1): "",
+	} {
+		job, err := verify(t, v, example(t, "azure-devops").with("rpo_id", given))
+		wantCode(t, job, err, "")
+		if got := job.Identity().RepositoryID; got != want {
+			t.Errorf("of rpo_id %q: repository_id %q, want %q", given, got, want)
+		}
+	}
+}
+
 // TestZeroJob: the zero Job proves nothing and does no harm.
 func TestZeroJob(t *testing.T) {
 	var j Job

@@ -188,6 +188,64 @@ func TestClaimOnce(t *testing.T) {
 	}
 }
 
+// Whichever part of a commit can't be written: it is an error before anything is
+// durable, and nothing of the commit is there. A part that failed unnoticed would
+// be a credential without its record, or a token that is good twice.
+func TestAPartThatCantBeWritten(t *testing.T) {
+	for _, table := range []string{"batch", "tile", "claim", "revocation"} {
+		t.Run(table, func(t *testing.T) {
+			db := mustOpen(t, t.TempDir())
+			put(t, db, later, "before")
+			exec := func(text string) {
+				if _, err := db.conn.ExecContext(context.Background(), text); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write := func() error {
+				tx, err := db.Begin()
+				if err != nil {
+					return err
+				}
+				defer tx.Rollback()
+				if _, err := tx.Claim(keyOf("a"), later); err != nil {
+					return err
+				}
+				if err := tx.Revoke(Revocation{ID: "a", Kind: "jwt", Decision: "d", Expires: later, Revoked: later}); err != nil {
+					return err
+				}
+				if err := tx.Append(Batch{First: 1, Size: 2, Note: []byte("note"), Entries: []byte("entry"), Tiles: []Tile{{Level: 0, Number: 0, Data: []byte("hash")}}}); err != nil {
+					return err
+				}
+				return tx.Commit()
+			}
+			exec("CREATE TRIGGER full BEFORE INSERT ON " + table + " BEGIN SELECT RAISE(ABORT, 'it is full'); END")
+			if err := write(); err == nil || !strings.Contains(err.Error(), "it is full") {
+				t.Errorf("a commit whose %s can't be written: %v", table, err)
+			}
+			last, err := db.LastBatch(context.Background())
+			if gone, _ := db.Revoked(context.Background(), "a"); err != nil || last.Size != 1 || db.KeyCount() != 1 || gone {
+				t.Errorf("of a commit that failed there is: size %d, %d keys, revoked %v (%v)", last.Size, db.KeyCount(), gone, err)
+			}
+			exec("DROP TRIGGER full")
+			if err := write(); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
+}
+
+// Keys are forgotten here only after the disk has forgotten them.
+func TestSweepThatFails(t *testing.T) {
+	db := mustOpen(t, t.TempDir())
+	put(t, db, later, "a")
+	if _, err := db.conn.ExecContext(context.Background(), "CREATE TRIGGER full BEFORE DELETE ON claim BEGIN SELECT RAISE(ABORT, 'it is full'); END"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Sweep(later.Add(time.Hour), 100); n != 0 || err == nil || db.KeyCount() != 1 {
+		t.Errorf("a sweep that could not write forgot %d keys and left %d: %v", n, db.KeyCount(), err)
+	}
+}
+
 // A claim that wasn't committed was never made.
 func TestRollbackGivesKeysBack(t *testing.T) {
 	db := mustOpen(t, t.TempDir())
