@@ -74,6 +74,7 @@ func (b *Broker) Exchange(ctx context.Context, req Request) (_ *Issued, err erro
 	if err := b.standing(run); err != nil {
 		return nil, err
 	}
+	run = grant.counted(run)
 	if err := grant.accepts(job, run); err != nil {
 		return nil, err
 	}

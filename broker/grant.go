@@ -26,12 +26,15 @@ type GrantConfig struct {
 	Policy string `yaml:"policy"`
 	// Runner says whether the runner must prove itself: required (the default),
 	// bound, optional or none. With bound it must be tied to the job, too
-	// (input.runner.binding); docs/runners.md says what that proves. With none a
-	// runner's evidence is refused: whoever sends it expects it to count.
+	// (input.runner.binding); docs/runners.md says what that proves. With optional a
+	// job that shows no runner is left to the policy, which sees no input.runner; one
+	// that is shown has to hold. With none a runner's evidence is refused: whoever
+	// sends it expects it to count.
 	Runner string `yaml:"runner,omitempty"`
 	// RunnerFrom names the entries under runners that the runner may be of, so
 	// that a partner's trust domain doesn't count for everything. Without it all
-	// of them may.
+	// of them may. One of another entry that is shown is refused, with optional too;
+	// the CI platform's word, which nobody shows, counts as none.
 	RunnerFrom []string `yaml:"runner_from,omitempty"`
 	// Assurance is the least input.runner.assurance that counts as proof, 1 to 4;
 	// docs/runners.md says what each level withstands. Default 2, so that the CI
@@ -141,7 +144,8 @@ func (c GrantConfig) demands() demands {
 // Accepts says what the grant would say of a runner, before any policy: nil if it
 // would do. It is for doctor; the flow asks the grant.
 func (c GrantConfig) Accepts(job identity.Job, run runner.Runner) error {
-	return c.demands().accepts(job, run)
+	d := c.demands()
+	return d.accepts(job, d.counted(run))
 }
 
 func isName(s string) bool {
@@ -164,6 +168,17 @@ const (
 	// isn't for it.
 	CodeCallerNotAllowed proviso.Code = "caller_not_allowed" // 400 invalid_request
 )
+
+// counted gives the runner that counts for the grant. The CI platform's word,
+// which comes with every job's token and which nobody sent, is nothing to a grant
+// that names other entries: its job has shown no runner, and is refused only
+// where one is wanted. A runner that was shown is never passed over.
+func (g demands) counted(run runner.Runner) runner.Runner {
+	if run.Attestation() == runner.AttestationPlatform && len(g.from) > 0 && !slices.Contains(g.from, run.Name()) {
+		return runner.Runner{}
+	}
+	return run
+}
 
 // accepts holds the grant's demands on who asks and on the runner. A workload
 // that asks for itself is proved by its own SVID and has no runner; where the

@@ -107,6 +107,38 @@ func TestGrantTakesRunnersOfItsDomains(t *testing.T) {
 	y.try("where the partner counts", &foreign, y.token(lab.Job{}), "any", "", "")
 }
 
+// A grant that names whose runners it takes, and wants none, is for a job that
+// shows none too, though its platform says a word about the machine: policy sees
+// no runner then. A runner that is shown has to be of those.
+func TestOptionalRunnersOfNamedEntries(t *testing.T) {
+	t.Parallel()
+	fleet, partner := made(lab.NewSPIFFE("runners.acme.example", "", lab.SPIFFEOptions{}))(t), made(lab.NewSPIFFE("partner.example", "", lab.SPIFFEOptions{}))(t)
+	t.Cleanup(func() { _, _ = fleet.Close(), partner.Close() })
+	const credential = `credential: {kind: jwt, audience: "https://deploy.acme.example", scope: [deploy]}}` + "\n"
+	y := &yard{fleet: fleet, partner: partner}
+	y.site = newSite(t, plan{https: true,
+		policies: map[string]string{"shown.rego": "package shown\n\nallow if input.runner.attestation == \"spiffe-x509\"\n", "absent.rego": "package absent\n\nallow if {\n\tinput.identity.role == \"ci\"\n\tnot input.runner\n}\n",
+			"word.rego": "package word\n\nallow if input.runner.attestation == \"platform\"\n"},
+		grants: `  absent: {policy: absent, runner: optional, runner_from: [fleet], ` + credential + `  shown: {policy: shown, runner: optional, runner_from: [fleet], ` + credential +
+			`  word: {policy: word, runner: optional, runner_from: [hosted], ` + credential + `  anybody: {policy: word, runner: optional, ` + credential +
+			`  wanted: {policy: absent, runner_from: [fleet], assurance: 1, ` + credential,
+		sections: `runners:
+  - {name: fleet, trust_domain: runners.acme.example, bundle: {file: ` + fleet.BundleFile() + `}, path: "/runner/{id}"}
+  - {name: partner, trust_domain: partner.example, bundle: {file: ` + partner.BundleFile() + `}, path: "/runner/{id}"}
+  - {name: hosted, platform: {issuer: github, environments: [self-hosted, hosted]}}`})
+	y.serve()
+	own, foreign := made(fleet.X509SVID("/runner/one"))(t), made(partner.X509SVID("/runner/one"))(t)
+	y.try("no runner where one is wanted", nil, y.token(lab.Job{}), "wanted", proviso.CodeRunnerRequired, proviso.StageRunner)
+	y.try("another domain's runner where none need be", &foreign, y.token(lab.Job{}), "absent", broker.CodeRunnerEntry, proviso.StageRunner)
+	y.try("another domain's runner beside a policy that wants one", &foreign, y.token(lab.Job{}), "shown", broker.CodeRunnerEntry, proviso.StageRunner)
+	y.try("no runner, and policy wants one", nil, y.token(lab.Job{}), "shown", proviso.CodePolicyDenied, proviso.StagePolicy)
+	y.try("a shown runner where the platform's word is named", &own, y.token(lab.Job{}), "word", broker.CodeRunnerEntry, proviso.StageRunner)
+	y.try("no runner", nil, y.token(lab.Job{}), "absent", "", "")
+	y.try("a runner", &own, y.token(lab.Job{}), "shown", "", "")
+	y.try("the platform's word where it is named", nil, y.token(lab.Job{}), "word", "", "")
+	y.try("the platform's word where nothing is named", nil, y.token(lab.Job{}), "anybody", "", "")
+}
+
 // proviso exec --runner x509 asks for a job's token that serves with the key of
 // the runner's X.509-SVID alone, where the platform lets it.
 func TestExecBindsTheJobToTheRunnersKey(t *testing.T) {
