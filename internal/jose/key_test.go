@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	proviso "github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/internal/document"
 	"github.com/proviso-ci/proviso/internal/jose"
 )
 
@@ -145,6 +146,7 @@ func TestKeysLeftOut(t *testing.T) {
 		{"RSA of 16384 bits", jwkWith(rs, "n", encode(bytes.Repeat([]byte{0xff}, 2048))), proviso.CodeJWKSKeyRejected},
 		{"RSA with an even modulus", jwkWith(rs, "n", n(func(v *big.Int) { v.SetBit(v, 0, 0) })), proviso.CodeJWKSKeyRejected},
 		{"RSA with a small factor", jwkWith(rs, "n", n(func(v *big.Int) { v.Mul(v, big.NewInt(3)) })), proviso.CodeJWKSKeyRejected},
+		{"RSA of a generator that leaves a mark (ROCA)", jwkWith(rs, "n", n(roca)), proviso.CodeJWKSKeyRejected},
 		{"RSA n with a zero octet", jwkWith(rs, "n", encode(append([]byte{0}, rawBytes(t, textOf(t, rs, "n"))...))), proviso.CodeJWKSKeyRejected},
 		{"RSA exponent 1", jwkWith(rs, "e", encode([]byte{1})), proviso.CodeJWKSKeyRejected},
 		{"RSA exponent 3", jwkWith(rs, "e", encode([]byte{3})), proviso.CodeJWKSKeyRejected},
@@ -166,6 +168,41 @@ func TestKeysLeftOut(t *testing.T) {
 				t.Errorf("the other key must go on: %v, %v", err, set.Problems())
 			}
 		})
+	}
+}
+
+// roca gives a modulus the mark of CVE-2017-15361: it is a power of 65537 modulo
+// the product of the first 39 primes.
+func roca(v *big.Int) {
+	product := big.NewInt(1)
+	for p := int64(2); p <= 167; p++ {
+		if big.NewInt(p).ProbablyPrime(0) {
+			product.Mul(product, big.NewInt(p))
+		}
+	}
+	v.Sub(v, new(big.Int).Mod(v, product))
+	v.Add(v, new(big.Int).Exp(big.NewInt(65537), big.NewInt(1_000_003), product))
+}
+
+// A key that another document names is read as strictly.
+func TestParseJWK(t *testing.T) {
+	ec := p256().Key()
+	if k, err := jose.ParseJWK(ec.JWK()); err != nil || k.Thumbprint() != ec.Thumbprint() {
+		t.Errorf("a good key: %v", err)
+	}
+	for text, want := range map[string]proviso.Code{
+		`"a text"`:                 proviso.CodeJWKSKeyRejected,
+		`{}`:                       proviso.CodeJWKSKeyRejected,
+		jwkWith(ec, "d", `"AAAA"`): proviso.CodeJWKSPrivateKey,
+		jwkWith(ec, "y", ""):       proviso.CodeJWKSKeyRejected,
+	} {
+		doc, err := document.Parse([]byte(text), document.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := jose.ParseJWK(doc); codeOf(t, err) != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
 	}
 }
 
