@@ -149,7 +149,7 @@ func (row *consumerRow) inputUse(key string, get func(string) string) use {
 	u := use{res: row.resource(get)}
 	for _, s := range row.secrets {
 		if strings.EqualFold(s, key) {
-			u.nature = NatureCredential
+			u.nature, u.sure = NatureCredential, true
 			return u
 		}
 	}

@@ -130,12 +130,28 @@ func readHelm(c *command, x *consumption) {
 	case c.has("upgrade", "install", "uninstall", "rollback", "diff", "list", "status"):
 		x.acts("k8s", "k8s/cluster", "", "helm "+c.arg(1))
 		options(c, x, Resource{"k8s/cluster", ""})
+		helmValues(c, x)
 	case c.has("push", "s3", "gcs"):
 		x.acts("docker", "registry/helm", "", "helm push")
 	case c.has("repo"):
 		options(c, x, Resource{"registry/helm", ""})
 	}
 	x.tool = use{res: Resource{"k8s/cluster", ""}, via: "helm"}
+}
+
+// helmValues reads --set a.b.password=$X: the last part of the key says what the value is.
+func helmValues(c *command, x *consumption) {
+	for i, w := range c.words {
+		switch w {
+		case "--set", "--set-string", "--set-file", "--set-literal":
+		default:
+			continue
+		}
+		key, val, ok := strings.Cut(c.arg(i+1), "=")
+		if name := key[strings.LastIndexByte(key, '.')+1:]; ok && strings.Contains(val, "$") && natureOf(name) == NatureCredential {
+			x.values = append(x.values, slot{val, use{res: Resource{"k8s/cluster", ""}, nature: NatureCredential, via: "helm --set"}})
+		}
+	}
 }
 
 // readAWS reads the AWS command line.

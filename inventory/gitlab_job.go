@@ -333,7 +333,22 @@ func (g *glRead) actor(a actor, line int) {
 		if g.run.Kind == RunnerSelfHosted {
 			g.f.r.ambient(g.place(Ambient), line, "runner", use{res: a.res}, a.via)
 		}
+	case "docker":
+		// A push to a registry that nothing here logs in to is the runner's own login.
+		if g.run.Kind == RunnerSelfHosted && a.res.Name != "" && a.res.Name != "docker.io" && !strings.Contains(a.res.Name, "CI_REGISTRY") && !g.loggedIn() {
+			g.f.r.ambient(g.place(Ambient), line, "runner", use{res: a.res}, a.via)
+		}
 	}
+}
+
+// loggedIn reports whether the job has a credential for any registry of containers.
+func (g *glRead) loggedIn() bool {
+	for i := g.first; i < len(g.f.r.paths); i++ {
+		if p := &g.f.r.paths[i]; p.Job == g.name && (p.Resource.Kind == "registry/container" || p.Resource.Kind == "registry/gitlab" || cloudFamily(p.Resource.Kind) != "") {
+			return true
+		}
+	}
+	return false
 }
 
 // hasIdentity reports whether the job has an identity for a cloud from elsewhere: a token, keys in its variables, a login.

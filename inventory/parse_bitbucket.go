@@ -94,7 +94,7 @@ type bbStep struct {
 func (f *bbFile) step(n *node, event, pipeline string) {
 	r := f.r
 	s := &bbStep{f: f, node: n, oidc: r.isTrue(r.get(n, "oidc"))}
-	s.at = place{job: firstOf(r.str(r.get(n, "name")), pipeline, "step"), runner: Runner{Kind: RunnerHosted}, reach: Reach{Trust: Protected, Events: []string{event}, Environment: r.str(r.get(n, "deployment"))}}
+	s.at = place{job: firstOf(r.str(r.get(n, "name")), pipeline, "step"), line: n.Line, runner: Runner{Kind: RunnerHosted}, reach: Reach{Trust: Protected, Events: []string{event}, Environment: r.str(r.get(n, "deployment"))}}
 	s.runner()
 	s.scope = &scope{r: r, place: func(Kind) place { return s.at }, alias: make(map[string][]string), predefined: bbPredefined, special: s.special, actor: s.actor, exchange: s.exchange, fetch: s.fetch, via: "script"}
 	image := r.get(n, "image")

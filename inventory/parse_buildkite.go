@@ -81,7 +81,10 @@ var bkGuard = regexp.MustCompile(`build\.branch\s*==\s*|build\.branch\s*=~\s*/\^
 // reach tells who can start a step: whether forks are built is a setting of the pipeline.
 func (f *bkFile) reach(s *node, cond string) Reach {
 	out := Reach{Trust: TrustUnknown, Events: []string{}}
-	branches := strings.Fields(f.r.str(f.r.get(s, "branches")))
+	var branches []string
+	for _, b := range f.r.strs(f.r.get(s, "branches")) {
+		branches = append(branches, strings.Fields(b)...)
+	}
 	if len(branches) > 0 && !slices.ContainsFunc(branches, func(b string) bool { return strings.HasPrefix(b, "!") || strings.HasPrefix(b, "*") }) {
 		out.Trust = Protected
 	}
@@ -110,7 +113,7 @@ type bkStep struct {
 func (f *bkFile) step(n *node, cond string) {
 	r := f.r
 	s := &bkStep{f: f, node: n, identity: make(map[string]Kind)}
-	s.at = place{job: f.label(n), reach: f.reach(n, cond)}
+	s.at = place{job: f.label(n), line: n.Line, reach: f.reach(n, cond)}
 	s.agents()
 	s.scope = &scope{r: r, place: func(Kind) place { return s.at }, alias: make(map[string][]string), predefined: bkPredefined, special: s.special, actor: s.actor, exchange: s.exchange, fetch: s.fetch, via: "command"}
 	s.matrix()
@@ -154,7 +157,7 @@ func (s *bkStep) uploads(n *node) {
 // something: their machine's identity comes with what they use.
 func (s *bkStep) defaultQueue() {
 	r := s.f.r
-	if s.queue == "" || r.get(s.node, "agents") != nil {
+	if s.queue == "" || r.get(s.node, "agents") != nil || r.get(s.node, "agent_query_rules") != nil {
 		return
 	}
 	for _, i := range r.ofJob[s.at.job] {
@@ -169,6 +172,10 @@ func (s *bkStep) defaultQueue() {
 func (s *bkStep) agents() {
 	r := s.f.r
 	n := r.get(s.node, "agents")
+	if n == nil {
+		n = r.get(s.node, "agent_query_rules") // its older name
+	}
+	own := n != nil
 	if n == nil {
 		n = s.f.agents
 	}
@@ -191,7 +198,7 @@ func (s *bkStep) agents() {
 		}
 	}
 	s.at.runner = Runner{Kind: RunnerSelfHosted, Labels: labels}
-	if s.queue == "" || r.get(s.node, "agents") == nil {
+	if s.queue == "" || !own {
 		return
 	}
 	r.ambient(s.at, line, s.queue, use{res: Resource{"runner/self-hosted", "queue " + s.queue}}, "agents")
@@ -375,6 +382,12 @@ func (s *bkStep) fetched(row *consumerRow, cfg *node, name string) {
 		switch {
 		case r.isMap(n):
 			for k, v := range r.pairs(n) {
+				if r.isMap(v) && r.get(v, "secret-id") == nil {
+					for inner, val := range r.pairs(v) { // parameters: {TOKEN: /path}
+						add(inner.Value, r.str(val), inner.Line)
+					}
+					continue
+				}
 				add(k.Value, firstOf(r.str(v), r.str(r.get(v, "secret-id"))), k.Line)
 			}
 		case r.isScalar(n):

@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"go.yaml.in/yaml/v3"
+
 	"path"
 	"regexp"
 	"slices"
@@ -286,7 +288,14 @@ func (f *glFile) rulesIn(list *node, depth int) func(func(*node) bool) {
 				if item.Tag == "!reference" {
 					target = f.reference(item).node
 				}
-				if depth > 8 || target == nil {
+				if depth > 8 {
+					continue
+				}
+				if target == nil {
+					// Rules that can't be seen may add the job at any event.
+					if !yield(&node{Kind: yaml.MappingNode, Line: item.Line}) {
+						return
+					}
 					continue
 				}
 				for sub := range f.rulesIn(target, depth+1) {

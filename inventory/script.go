@@ -195,11 +195,30 @@ func (r *scriptReader) assign(c *command, a assign) {
 			}
 		}
 	}
+	if before, ok := r.before(a.name); ok && c.maybe {
+		for _, n := range before {
+			if !slices.Contains(made, n) {
+				made = append(made, n) // it may keep what it had
+			}
+		}
+	}
 	r.alias[a.name] = made
 	if r.facts.sets == nil {
 		r.facts.sets = make(map[string][]string)
 	}
 	r.facts.sets[a.name] = made
+}
+
+// before gives what a variable stands for before an assignment: what this
+// script or its surroundings gave it, or itself where the platform sets it.
+func (r *scriptReader) before(name string) ([]string, bool) {
+	if to, ok := r.alias[name]; ok {
+		return to, true
+	}
+	if to, ok := r.outer[name]; ok {
+		return to, true
+	}
+	return []string{name}, strings.HasPrefix(name, "CI_")
 }
 
 // madeOf gives the variables that a value is made of. A value that a command

@@ -15,6 +15,7 @@ type command struct {
 	to      string   // file that the output is redirected to
 	lines   []int    // of the words, counted from the last one; nil when all stand on the command's line
 	subst   bool     // it stands inside of $( )
+	maybe   bool     // it stands inside of an if or a case
 }
 
 // assign is NAME=value. raw is the value as written, with substitutions.
@@ -139,6 +140,7 @@ type shellParser struct {
 	i     int
 	line  int
 	depth int
+	ifs   int // how many of if and case are open
 	out   []*command
 	// heredocs are the delimiters whose bodies follow the current line.
 	heredocs []heredoc
@@ -163,7 +165,7 @@ func (p *shellParser) list(stop byte) {
 	for p.i < len(p.s) {
 		c := p.command(stop)
 		if c != nil {
-			c.from = prev
+			c.from, c.maybe = prev, p.ifs > 0
 			c.subst = stop != 0
 			p.out = append(p.out, c)
 		}
@@ -244,6 +246,12 @@ func (p *shellParser) command(stop byte) *command {
 				continue
 			}
 			if isShellKeyword(w) {
+				switch w {
+				case "if", "case":
+					p.ifs++
+				case "fi", "esac":
+					p.ifs = max(p.ifs-1, 0)
+				}
 				continue
 			}
 		}
