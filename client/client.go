@@ -172,11 +172,14 @@ func newHTTPClient(t *http.Transport) *http.Client {
 type Request struct {
 	// Grant is the grant's name.
 	Grant string
-	// SubjectToken is the job's own token.
+	// SubjectToken is the job's own token, or of what SubjectTokenType says.
 	SubjectToken string
 	// SubjectTokenType says what it is; "" is a job's token, and
 	// proviso.TokenTypeJWTSVID the JWT-SVID of a workload that asks for itself.
 	SubjectTokenType string
+	// ClientID is the SPIFFE ID of a workload that asks for itself by mutual TLS
+	// (Config.Certificate), in the place of a subject token.
+	ClientID string
 	// ActorToken is the runner's JWT-SVID, or other evidence of ActorTokenType, or "".
 	ActorToken, ActorTokenType string
 	// Scope narrows; none means what the grant gives.

@@ -19,14 +19,19 @@ func (r Request) form() (url.Values, error) {
 	if r.Grant == "" {
 		return nil, errors.New("the grant's name is missing")
 	}
-	if r.SubjectToken == "" {
+	form := url.Values{"audience": {r.Grant}}
+	switch {
+	case r.ClientID != "" && (r.SubjectToken != "" || r.ActorToken != ""):
+		return nil, errors.New("a workload that asks for itself by mutual TLS sends no token")
+	case r.ClientID != "":
+		form.Set("grant_type", proviso.GrantTypeClientCredentials)
+		form.Set("client_id", r.ClientID)
+	case r.SubjectToken == "":
 		return nil, errors.New("the job's token is missing")
-	}
-	form := url.Values{
-		"grant_type":         {proviso.GrantTypeTokenExchange},
-		"subject_token":      {r.SubjectToken},
-		"subject_token_type": {cmp.Or(r.SubjectTokenType, proviso.TokenTypeJWT)},
-		"audience":           {r.Grant},
+	default:
+		form.Set("grant_type", proviso.GrantTypeTokenExchange)
+		form.Set("subject_token", r.SubjectToken)
+		form.Set("subject_token_type", cmp.Or(r.SubjectTokenType, proviso.TokenTypeJWT))
 	}
 	if r.ActorToken != "" {
 		form.Set("actor_token", r.ActorToken)

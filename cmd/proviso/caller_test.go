@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -171,6 +174,74 @@ func TestWorkloadAsksForItself(t *testing.T) {
 		get("by mutual TLS where the key is wanted", &x509, asClient("held", "client_id", id), "")
 	}
 	get("by both", &x509, subject(p.svid(p.prod, deployerPath), "renew"), "")
+}
+
+// The commands ask for a workload that runs no job when they are told to, by its
+// SVID of either kind; what comes without a job and without being told is nobody.
+func TestCommandsAskForAWorkload(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.serve()
+	ca := p.write("web.pem", string(p.web.PEM()))
+	run := func(socket string, args ...string) (code int, stdout, stderr string) {
+		t.Helper()
+		var out, said bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), "proviso", append([]string{args[0], "--broker", p.url, "--ca", ca}, args[1:]...)...)
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + p.dir}
+		if socket != "" {
+			cmd.Env = append(cmd.Env, "SPIFFE_ENDPOINT_SOCKET="+socket)
+		}
+		cmd.Stdout, cmd.Stderr = &out, &said
+		if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		return cmd.ProcessState.ExitCode(), out.String(), said.String()
+	}
+	socket := p.prod.Socket()
+	for _, c := range []struct {
+		name, path, socket string
+		args               []string
+		code               int
+		says               string
+	}{
+		{"a workload that nobody may be", "/ns/prod/sa/web", socket, []string{"token", "--grant", "renew", "--workload", "x509"}, exitRefused, "caller_unknown"},
+		{"a grant for jobs", deployerPath, socket, []string{"token", "--grant", "jobs", "--workload", "x509"}, exitRefused, "caller_not_allowed"},
+		{"policy says no", "/ns/test/sa/deployer", socket, []string{"token", "--grant", "renew", "--workload", "jwt"}, exitRefused, "policy_denied"},
+		{"a copy where the key is wanted", deployerPath, socket, []string{"token", "--grant", "held", "--workload", "jwt"}, exitRefused, "--workload x509"},
+		{"nobody said so", deployerPath, socket, []string{"token", "--grant", "renew"}, exitMisuse, "let it ask for itself: --workload x509"},
+		{"nobody knows the socket", deployerPath, "", []string{"token", "--grant", "renew", "--workload", "x509"}, exitMisuse, "--workload x509: SPIFFE_ENDPOINT_SOCKET is not set"},
+		{"a kind that there isn't", deployerPath, socket, []string{"token", "--grant", "renew", "--workload", "auto"}, exitMisuse, "write jwt or x509"},
+		{"with a runner", deployerPath, socket, []string{"token", "--grant", "renew", "--workload", "jwt", "--runner", "jwt"}, exitMisuse, "leave --runner"},
+		{"a process that nobody registered", "", socket, []string{"token", "--grant", "renew", "--workload", "x509"}, exitRefused, "knows no identity"},
+	} {
+		if p.prod.Serve(); c.path != "" {
+			p.prod.Serve(c.path)
+		}
+		code, stdout, stderr := run(c.socket, c.args...)
+		if code != c.code || stdout != "" || !strings.Contains(stderr, c.says) {
+			t.Errorf("%s: %d, want %d and %q: %s%s", c.name, code, c.code, c.says, stdout, stderr)
+		}
+	}
+	p.prod.Serve(deployerPath)
+	for _, args := range [][]string{
+		{"token", "--grant", "renew", "--workload", "x509"},
+		{"token", "--grant", "held", "--workload", "x509"},
+		{"token", "--grant", "renew", "--workload", "jwt"},
+		{"token", "--grant", "renew", "--workload", "x509", "--scope", "deploy"},
+	} {
+		code, stdout, stderr := run(socket, args...)
+		if code != exitDone {
+			t.Errorf("%v: %d %s", args, code, stderr)
+			continue
+		}
+		if sub := payload(t, strings.TrimSpace(stdout))["sub"]; sub != p.prod.ID(deployerPath) {
+			t.Errorf("%v: the token is %v's", args, sub)
+		}
+	}
+	code, stdout, stderr := run(socket, "exec", "--grant", "also", "--workload", "x509", "--file", "token", "--", "sh", "-c", `cut -d. -f1 "$PROVISO_TOKEN_FILE" | cut -c1-3`)
+	if code != exitDone || stdout != "eyJ\n" || !strings.Contains(stderr, "renewed while CMD runs") {
+		t.Errorf("exec: %d %s%s", code, stdout, stderr)
+	}
 }
 
 // The runner of a job may authenticate as the OAuth client that sends the job's token.

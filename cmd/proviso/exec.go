@@ -50,6 +50,9 @@ Azure DevOps, Google Cloud Build and Codefresh give one whenever asked. GitLab,
 Bitbucket, Jenkins, HCP Terraform, Semaphore, Spacelift and Harness give one for
 the whole job: exec says when the credential ends, and it ends then.
 
+A deployed workload, which runs no job, asks for itself with --workload, by its own
+SVID: x509 renews as often as it is needed, jwt when the Workload API has a new one.
+
 CMD does not get the job's token, nor the variables with which one can be had
 (ACTIONS_ID_TOKEN_REQUEST_TOKEN, SYSTEM_ACCESSTOKEN, BUILDKITE_AGENT_ACCESS_TOKEN
 and others; exec names those that it withholds). Whoever has them can ask for
@@ -153,7 +156,7 @@ func (k *asker) announce(resp *proviso.TokenResponse, d *delivery, withheld []st
 	switch {
 	case !d.renewable():
 		how = "; a variable can't be renewed: use --file if CMD may run longer"
-	case !k.source.Renewable():
+	case !k.renewable():
 		how = fmt.Sprintf("; %s gives one token per job, so it can't be renewed: ask for a longer --ttl if CMD may run longer", k.source.Title())
 	default:
 		how = "; renewed while CMD runs"

@@ -36,7 +36,7 @@ type asking struct {
 	intent                  proviso.Intent
 	ttl                     string
 	platform, variable      string
-	runner                  string
+	runner, workload        string
 	evidence, machineKey    string
 	caFile, logKey          string
 	dpop, x509              bool
@@ -57,6 +57,7 @@ func (a *asking) flags(cmd *cobra.Command) {
 	f.StringVar(&a.platform, "ci", os.Getenv("PROVISO_CI"), "the CI platform, if its variables don't tell (default: the variable PROVISO_CI): "+strings.Join(client.PlatformNames(), ", "))
 	f.StringVar(&a.variable, "token-variable", "", "the variable that holds the job's token, where the pipeline's file names it (GitLab, Jenkins, Harness; default "+client.DefaultTokenVariable+")")
 	f.StringVar(&a.runner, "runner", "auto", "the runner's evidence from the SPIFFE Workload API at "+client.SocketVariable+": auto (a JWT-SVID when there is a socket), jwt, x509 (mutual TLS), none")
+	f.StringVar(&a.workload, "workload", "", "ask for this workload itself, which runs no job, by its SVID from the Workload API at "+client.SocketVariable+": x509 (mutual TLS), or jwt, of which each buys a grant once")
 	f.StringVar(&a.evidence, "evidence", os.Getenv("PROVISO_EVIDENCE"), "the machine's own evidence, where there is no SPIFFE identity: auto, "+strings.Join(evidence.Kinds, ", ")+", attestation (default: the variable PROVISO_EVIDENCE, else none)")
 	f.StringVar(&a.machineKey, "machine-key", os.Getenv("PROVISO_MACHINE_KEY"), "a file with the key that this machine keeps, made when it isn't there: the request proves it, and evidence is tied to it (default: the variable PROVISO_MACHINE_KEY)")
 	f.StringVar(&a.caFile, "ca", "", "PEM file with the authorities that certify the broker, instead of the system's")
@@ -67,7 +68,7 @@ func (a *asking) flags(cmd *cobra.Command) {
 // asker asks, as often as it takes to keep a credential alive.
 type asker struct {
 	asking
-	source *client.Source
+	source *client.Source // of the job's token; nil for a workload without a job
 	client *client.Client
 	socket string                    // of the Workload API, for a JWT-SVID; "" asks without
 	strict bool                      // no JWT-SVID is an error, not a note
@@ -90,8 +91,10 @@ func (a *asking) open(ctx context.Context, stderr io.Writer) (*asker, error) {
 		return nil, err
 	}
 	var err error
-	if k.source, err = client.Find(client.Lookup{Audience: k.audience, Platform: k.platform, Variable: k.variable}); err != nil {
-		return nil, err
+	if k.workload == "" {
+		if k.source, err = client.Find(client.Lookup{Audience: k.audience, Platform: k.platform, Variable: k.variable}); err != nil {
+			return nil, err
+		}
 	}
 	k.req = client.Request{Grant: k.grant, Scope: k.scope, Intent: k.intent}
 	conf := client.Config{BrokerURL: k.broker}
@@ -134,6 +137,10 @@ func (a *asking) complete() error {
 		return errors.New("--dpop binds a token and --x509 is none: a certificate is bound to its key anyway")
 	}
 	switch {
+	case a.workload != "" && a.workload != "jwt" && a.workload != "x509":
+		return fmt.Errorf("--workload %q: write jwt or x509", a.workload)
+	case a.workload != "" && (a.runner != "auto" || a.evidence != "" || a.variable != ""):
+		return errors.New("--workload asks without a job and without a runner: leave --runner, --evidence and --token-variable out")
 	case a.evidence != "" && a.evidence != "auto" && !evidence.IsKind(a.evidence):
 		return fmt.Errorf("--evidence %q: write auto, %s or attestation", a.evidence, strings.Join(evidence.Kinds, ", "))
 	case a.evidence != "" && (a.runner == "jwt" || a.runner == "x509"):
@@ -227,7 +234,11 @@ func (k *asker) findRunner(ctx context.Context, conf *client.Config) error {
 		return nil
 	}
 	socket := os.Getenv(client.SocketVariable)
-	switch k.runner {
+	wanted, flag := k.runner, "--runner"
+	if k.workload != "" {
+		wanted, flag = k.workload, "--workload"
+	}
+	switch wanted {
 	case "none":
 		return nil
 	case "auto":
@@ -235,12 +246,12 @@ func (k *asker) findRunner(ctx context.Context, conf *client.Config) error {
 		return nil
 	case "jwt", "x509":
 		if socket == "" {
-			return fmt.Errorf("--runner %s: %s is not set; it names the socket of the SPIFFE Workload API, as unix:///run/spire/agent.sock", k.runner, client.SocketVariable)
+			return fmt.Errorf("%s %s: %s is not set; it names the socket of the SPIFFE Workload API, as unix:///run/spire/agent.sock", flag, wanted, client.SocketVariable)
 		}
 	default:
 		return fmt.Errorf("--runner %q: write auto, jwt, x509 or none", k.runner)
 	}
-	if k.runner == "jwt" {
+	if wanted == "jwt" {
 		k.socket, k.strict = socket, true
 		return nil
 	}
@@ -271,8 +282,14 @@ func (k *asker) bind() (source *client.Source, err error) {
 	return k.source.For(proviso.KeyedAudience(k.audience, jkt)), nil
 }
 
-// errSameToken: the source gave again what was already used.
-var errSameToken = errors.New("the platform gives the same job token again, and it has been used: one token buys one credential per grant")
+// The source gave again what was already used.
+var (
+	errSameToken = errors.New("the platform gives the same job token again, and it has been used: one token buys one credential per grant")
+	errSameSVID  = errors.New("the Workload API gives the same JWT-SVID again, and it has been used: one buys one credential per grant, and by mutual TLS (--workload x509) there is no such limit")
+)
+
+// renewable reports whether another credential can be asked for later.
+func (k *asker) renewable() bool { return k.workload != "" || k.source.Renewable() }
 
 // ask asks once. When the outcome of an attempt is unknown and the platform can
 // give another job token, it asks once more with that: a fresh token is a
@@ -280,14 +297,17 @@ var errSameToken = errors.New("the platform gives the same job token again, and 
 func (k *asker) ask(ctx context.Context) (*proviso.TokenResponse, error) {
 	resp, err := k.askOnce(ctx)
 	unknown := new(client.UnknownOutcomeError)
-	if errors.As(err, &unknown) && k.source.Renewable() && ctx.Err() == nil {
-		k.note("%v; asking once more with a fresh job token", err)
+	if errors.As(err, &unknown) && k.renewable() && ctx.Err() == nil {
+		k.note("%v; asking once more with a fresh proof of who asks", err)
 		return k.askOnce(ctx)
 	}
 	return resp, err
 }
 
 func (k *asker) askOnce(ctx context.Context) (*proviso.TokenResponse, error) {
+	if k.workload != "" {
+		return k.askForItself(ctx)
+	}
 	source, err := k.bind()
 	if err != nil {
 		return nil, err
@@ -316,6 +336,30 @@ func (k *asker) askOnce(ctx context.Context) (*proviso.TokenResponse, error) {
 		}
 	}
 	k.used = hash
+	return k.client.Exchange(ctx, req)
+}
+
+// askForItself asks as a workload that runs no job.
+func (k *asker) askForItself(ctx context.Context) (_ *proviso.TokenResponse, err error) {
+	req := k.req
+	if k.workload == "x509" {
+		if k.held, err = k.svid.Certificate(); err != nil {
+			return nil, err
+		}
+		if len(k.held.Leaf.URIs) != 1 {
+			return nil, errors.New("the Workload API gave an X.509-SVID that isn't of one SPIFFE ID")
+		}
+		req.ClientID = k.held.Leaf.URIs[0].String()
+		return k.client.Exchange(ctx, req)
+	}
+	if req.SubjectToken, err = client.RunnerToken(ctx, k.socket, k.audience); err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256([]byte(req.SubjectToken))
+	if hash == k.used {
+		return nil, errSameSVID
+	}
+	req.SubjectTokenType, k.used = proviso.TokenTypeJWTSVID, hash
 	return k.client.Exchange(ctx, req)
 }
 

@@ -27,6 +27,9 @@ func (a *asking) complain(w io.Writer, err error) int {
 				fmt.Fprintf(w, "  %s\n", client.Printable(line))
 			}
 		}
+		if os.Getenv(client.SocketVariable) != "" {
+			fmt.Fprintf(w, "  If this is a deployed workload and no job, let it ask for itself: --workload x509\n")
+		}
 		return exitMisuse
 	default:
 		say(w, "%s was not granted: %v", a.grant, err)
@@ -95,6 +98,9 @@ var remedies = map[proviso.Code]string{
 }
 
 func remedy(stage proviso.Stage, code proviso.Code, a *asking) string {
+	if code == proviso.CodeReplay && a.workload != "" {
+		return "each JWT-SVID buys one credential per grant: ask by mutual TLS (--workload x509)"
+	}
 	if text, ok := remedies[code]; ok {
 		return text
 	}
@@ -102,8 +108,14 @@ func remedy(stage proviso.Stage, code proviso.Code, a *asking) string {
 	case proviso.StageRequest:
 		return "correct the command line; see proviso exec --help"
 	case proviso.StageJob:
+		if a.workload != "" {
+			return "the broker's operator says which workloads may ask for themselves (runners[].callers), and for what (callers of the grant)"
+		}
 		return "the broker does not accept this job's token; which jobs it accepts (repository, branch, event) is in its configuration of the issuer"
 	case proviso.StageRunner:
+		if a.workload != "" {
+			return "ask with the SVID that the broker's operator has in mind for this workload, by mutual TLS (--workload x509) if the grant wants its key proved"
+		}
 		if os.Getenv(client.SocketVariable) == "" || a.runner == "none" {
 			return "run the job on a runner with a SPIFFE identity, and let " + client.SocketVariable + " name its Workload API's socket"
 		}

@@ -15,7 +15,7 @@ import (
 // ticket that was taken back) ends the access. A "no" is asked about again
 // until the credential ends, a fault for as long as CMD runs.
 func (k *asker) keepAlive(ctx context.Context, d *delivery, resp *proviso.TokenResponse, granted time.Time) {
-	if !d.renewable() || !k.source.Renewable() {
+	if !d.renewable() || !k.renewable() {
 		return
 	}
 	complained := false

@@ -33,6 +33,8 @@ func newTokenCommand() *cobra.Command {
 standard output; notes and refusals go to standard error. On GitHub and Forgejo
 the token is masked in the job's log first.
 
+A deployed workload, which runs no job, asks for itself with --workload.
+
 Prefer exec: it gives a credential to one command, renews it while that runs,
 and leaves nothing behind. What token prints is yours to keep safe.`,
 		Example: `  TOKEN=$(proviso token --grant deploy-production)
