@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -185,6 +186,28 @@ func TestAliasesWithoutEnd(t *testing.T) {
 				t.Errorf("%d paths from a file of two kilobytes", len(inv.Paths))
 			}
 		})
+	}
+}
+
+// Functions of a Jenkinsfile are read where they are called. Some that call each
+// other twice would double the work with each, and some that call themselves have no end.
+func TestFunctionsWithoutEnd(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("node('x') { f0() }\ndef again() { again(); withCredentials([string(credentialsId: 'inner', variable: 'T')]) { again() } }\n")
+	for i := range 40 {
+		fmt.Fprintf(&b, "def f%d() {\n  f%d()\n  f%d()\n}\n", i, i+1, i+1)
+	}
+	b.WriteString("def f40() { again() }\n")
+	for i := range 60 { // closures under names, one in the other
+		fmt.Fprintf(&b, "def c%d = {\n", i)
+	}
+	inv := scanOn(t, plant(t, map[string]string{"Jenkinsfile": b.String()}), Options{})
+	f := fileOf(inv, "Jenkinsfile")
+	if f.Status != StatusPartly || !strings.Contains(f.Detail, "bound of this reader") {
+		t.Errorf("the file has the status %q: %s", f.Status, f.Detail)
+	}
+	if !slices.ContainsFunc(inv.Paths, func(p Path) bool { return p.Credential.Name == "inner" }) {
+		t.Error("the credential at the end of the calls was not found")
 	}
 }
 

@@ -156,9 +156,10 @@ func natureOf(name string) Nature {
 }
 
 // storedNature is natureOf for what a secrets manager holds: a whole
-// environment or configuration that is kept there is kept for its secrets.
+// environment or configuration that is kept there is kept for its secrets, and
+// an ARN is where the secret lies, not what it says.
 func storedNature(name string) Nature {
-	if tok := nameTokens(name); len(tok) > 0 && (tok[len(tok)-1] == "ENV" || tok[len(tok)-1] == "ENVIRONMENT") {
+	if tok := nameTokens(name); len(tok) > 0 && (tok[len(tok)-1] == "ENV" || tok[len(tok)-1] == "ENVIRONMENT" || tok[len(tok)-1] == "ARN") {
 		return NatureCredential
 	}
 	return firstNature(natureOf(name), NatureCredential)

@@ -241,6 +241,8 @@ func fileResource(path, text string) (Resource, bool) {
 		return Resource{"signing/key", "keystore"}, true
 	case strings.Contains(p, "gpg"), strings.HasSuffix(p, ".asc"):
 		return Resource{"signing/gpg", ""}, true
+	case strings.Contains(p, "composer/auth.json"):
+		return Resource{"registry/packagist", ""}, true
 	case strings.Contains(p, "settings.xml"):
 		return Resource{"registry/maven", ""}, true
 	case strings.Contains(p, ".terraformrc"):

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -249,6 +250,9 @@ func (j *ghJob) scriptPaths(s *ghStep) {
 			}
 		}
 	}
+	if r.ci == Forgejo {
+		j.heldToken(s)
+	}
 	for _, x := range s.facts.exchanges {
 		line := r.scriptLine(s.run, x.line, "")
 		if !strings.Contains(text, "ACTIONS_ID_TOKEN_REQUEST") && x.token == "" && j.idToken != yes {
@@ -268,6 +272,20 @@ func (j *ghJob) scriptPaths(s *ghStep) {
 	}
 	for _, a := range s.facts.actors {
 		j.actorPaths(s, a)
+	}
+}
+
+// heldToken records uses of the job's token by the variables that runners of
+// Forgejo and Gitea set in every step.
+func (j *ghJob) heldToken(s *ghStep) {
+	for _, u := range s.facts.uses {
+		switch u.name {
+		case "FORGEJO_TOKEN", "GITEA_TOKEN", "GITHUB_TOKEN":
+			if slices.ContainsFunc(slices.Concat(s.env, j.env, j.w.env), func(e ghEnv) bool { return e.name == u.name }) {
+				continue // the file gives it another value
+			}
+			j.w.r.platform(j.placeFor(PlatformToken, s), j.w.r.scriptLine(s.run, u.line, u.name), tokenName, u.use.or(use{res: j.forge()}), "run")
+		}
 	}
 }
 

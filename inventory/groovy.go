@@ -305,7 +305,7 @@ func (p *gParser) statement() []*gCall {
 // back by it: what it returns, or what its last statement is.
 func (p *gParser) result(v gValue, word string) []*gCall {
 	out := v.calls()
-	if word == "return" || len(out) == 0 && (v.isStr || v.parts != nil) {
+	if word == "return" || len(out) == 0 && v.isStr || len(v.parts) > 1 {
 		out = append(out, &gCall{name: "return", text: word, line: v.line, args: []gArg{{val: v}}})
 	}
 	return out

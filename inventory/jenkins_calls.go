@@ -65,7 +65,7 @@ func jkOptionsBlock(f *jkFile, c *gCall, ctx jkCtx) {
 
 func jkIf(f *jkFile, c *gCall, ctx jkCtx) {
 	f.nestedCalls(c, ctx)
-	f.block(c.body, ctx.narrow(c.text))
+	f.block(c.body, f.narrow(c.text, ctx))
 }
 
 // jkAgentBlock reads an agent: what runs the job, and the login for its image.
@@ -119,11 +119,12 @@ func jkNode(f *jkFile, c *gCall, ctx jkCtx) {
 	if v := named(c, "label"); v.isStr {
 		label = v
 	}
-	if label.isStr && label.str != "" && c.body != nil {
+	name := firstOf(append(slices.Clone(f.ids(label)), label.str, label.ident)...)
+	if name != "" && c.body != nil {
 		at := ctx.place()
-		at.runner = Runner{Kind: RunnerSelfHosted, Labels: []string{label.str}}
+		at.runner = Runner{Kind: RunnerSelfHosted, Labels: []string{name}}
 		ctx.runner = at.runner
-		f.r.ambient(at, c.line, label.str, use{res: Resource{"runner/agent", label.str}}, "node")
+		f.r.ambient(at, c.line, name, use{res: Resource{"runner/agent", name}}, "node")
 	}
 	f.nestedCalls(c, ctx)
 	f.block(c.body, ctx)
@@ -223,6 +224,8 @@ func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 			f.binding(class.str, v.list, v.line, ctx, inner)
 		} else if id := mapValue(v, "credentialsId"); id.isStr || id.ident != "" {
 			f.binding("", v.list, v.line, ctx, inner)
+		} else if v.ident != "" && v.parts == nil {
+			f.bindings(v, bind, ctx)
 		}
 	}
 	for _, a := range c.args {
@@ -230,6 +233,20 @@ func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 	}
 	ctx.covered = true
 	f.block(c.body, ctx)
+}
+
+// bindings reads bindings that are kept under a name: those that the file gives it, else some that only a run knows.
+func (f *jkFile) bindings(v gValue, bind func(gValue), ctx jkCtx) {
+	kept := f.lists(v.ident)
+	if len(kept) == 0 || f.active["bindings "+v.ident] {
+		f.secret(v, v.line, ctx, use{nature: NatureCredential}, "withCredentials")
+		return
+	}
+	f.active["bindings "+v.ident] = true
+	for _, l := range kept {
+		bind(l)
+	}
+	delete(f.active, "bindings "+v.ident)
 }
 
 func mapValue(v gValue, key string) gValue {
@@ -276,18 +293,28 @@ func (f *jkFile) usesIn(body []*gCall) map[string]use {
 	return out
 }
 
+// firstValue gives the first value that is there.
+func firstValue(vals ...gValue) gValue {
+	for _, v := range vals {
+		if v.isStr || v.ident != "" {
+			return v
+		}
+	}
+	return gValue{}
+}
+
 // binding records one credential of withCredentials.
 func (f *jkFile) binding(kind string, args []gArg, line int, ctx jkCtx, inner map[string]use) {
 	b := &gCall{args: args}
 	kind = strings.TrimPrefix(kind[strings.LastIndexByte(kind, '.')+1:], "com.cloudbees.jenkins.plugins.awscredentials.")
-	id := named(b, "credentialsId")
-	if !id.isStr && id.ident == "" {
-		id = positional(b, 0)
-	}
+	id := firstValue(named(b, "credentialsId"), named(b, "id"), positional(b, 0))
 	if f.idToken(named(b, "variable").str, line, ctx, firstOf(kind, "withCredentials")) {
 		return
 	}
 	u := use{res: jkBindings[kind]}
+	for _, env := range named(b, "env").list { // as the steps of a library take them
+		u = u.or(use{res: envUse(env.val.str).res})
+	}
 	for _, key := range []string{"passwordVariable", "variable", "secretKeyVariable", "keyFileVariable", "tokenVariable", "secretVariable", "clientSecretVariable", "usernameVariable"} {
 		v := named(b, key)
 		if !v.isStr {
@@ -544,6 +571,10 @@ func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth in
 			}
 			for _, v := range vals {
 				if v.isStr && v.str != "" || v.ident != "" && v.ident != "true" && v.ident != "false" && v.ident != "null" {
+					if jkKept[c.name] { // a binding that is kept for later: the step that takes it is its place
+						f.pending = append(f.pending, jkPending{v, c.line, ctx, c.name})
+						continue
+					}
 					f.secret(v, c.line, ctx, use{res: res, nature: NatureCredential}, c.name+" "+a.key)
 				}
 			}

@@ -143,14 +143,16 @@ func (f *jkFile) uncalled(ctx jkCtx) {
 			met[c.name] = body
 		}
 	}
-	for _, name := range sortedKeys(f.funcs) {
-		if f.called[name] {
-			continue
+	for _, roots := range []bool{true, false} { // who calls others comes first
+		for _, name := range sortedKeys(f.funcs) {
+			if f.called[name] || roots && f.mentioned[name] {
+				continue
+			}
+			at := ctx
+			if body := met[name]; body != nil {
+				at = *f.closures[body].at
+			}
+			f.invoke(name, f.funcs[name], &gCall{}, at)
 		}
-		at := ctx
-		if body := met[name]; body != nil {
-			at = *f.closures[body].at
-		}
-		f.invoke(name, f.funcs[name], &gCall{}, at)
 	}
 }

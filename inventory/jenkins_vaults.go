@@ -1,5 +1,7 @@
 package inventory
 
+import "strings"
+
 func jkWithAWS(f *jkFile, c *gCall, ctx jkCtx) {
 	role := named(c, "role")
 	res := Resource{"cloud/aws", unknown}
@@ -92,8 +94,18 @@ func (f *jkFile) lists(name string) []gValue {
 		var walk func([]*gCall, int)
 		walk = func(calls []*gCall, depth int) {
 			for _, c := range calls {
-				if c.name == "=" && len(c.args) > 0 {
+				switch {
+				case c.name == "=" && len(c.args) > 0:
 					f.assigned[c.assign] = append(f.assigned[c.assign], c.args[0].val)
+				case c.name == "return": // name << value, name += value
+					if parts := c.args[0].val.parts; len(parts) > 1 && parts[0].ident != "" && parts[0].call == nil {
+						f.assigned[parts[0].ident] = append(f.assigned[parts[0].ident], parts[1:]...)
+					}
+				case strings.HasSuffix(c.name, ".add"), strings.HasSuffix(c.name, ".addAll"):
+					name := c.name[:strings.LastIndexByte(c.name, '.')]
+					for _, a := range c.args {
+						f.assigned[name] = append(f.assigned[name], a.val)
+					}
 				}
 				if depth < 20 {
 					walk(c.body, depth+1)

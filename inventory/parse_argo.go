@@ -55,6 +55,9 @@ func (f *agFile) read(spec *node) {
 		f.account = r.str(sa)
 		r.ambient(f.at(f.name, ""), sa.Line, f.text(f.account), use{res: Resource{"k8s/cluster", "service account"}}, "serviceAccountName")
 	}
+	if sa := r.at(spec, "executor", "serviceAccountName"); sa != nil {
+		r.ambient(f.at(f.name, ""), sa.Line, f.text(r.str(sa)), use{res: Resource{"k8s/cluster", "service account"}}, "executor.serviceAccountName")
+	}
 	k := f.pod(f.name, nil)
 	for s := range r.items(r.get(spec, "imagePullSecrets")) {
 		k.secret(f.at(f.name, ""), s.Line, r.str(r.get(s, "name")), secretUse("registry/container", ""), "imagePullSecrets")
@@ -109,6 +112,9 @@ func (f *agFile) template(t *node, job string) {
 	}
 	for s := range r.items(r.get(t, "imagePullSecrets")) {
 		f.pod(job, nil).secret(f.at(job, ""), s.Line, r.str(r.get(s, "name")), secretUse("registry/container", ""), "imagePullSecrets")
+	}
+	if sa := r.at(t, "executor", "serviceAccountName"); sa != nil {
+		r.ambient(f.at(job, ""), sa.Line, f.text(r.str(sa)), use{res: Resource{"k8s/cluster", "service account"}}, "executor.serviceAccountName")
 	}
 	k := f.pod(job, r.get(t, "volumes"))
 	for _, key := range []string{"container", "script"} {

@@ -24,11 +24,16 @@ const (
 type jkFile struct {
 	r *reader
 	// funcs are functions of the file; a call of one is read where it stands.
-	funcs    map[string]*gCall
-	called   map[string]bool
-	active   map[string]bool // what is being read now
-	closures map[*gCall]*jkClosure
-	computed []*gCall // assignments whose value a function gives
+	funcs  map[string]*gCall
+	called map[string]bool
+	// mentioned are names that something calls, wherever it stands.
+	mentioned map[string]bool
+	active    map[string]bool // what is being read now
+	closures  map[*gCall]*jkClosure
+	computed  []*gCall // assignments whose value a function gives
+	copied    [][2]string
+	guarded   map[string]bool // names that stand for a condition on the branch
+	pending   []jkPending
 	// consts are names with a literal value, and defaults of parameters.
 	consts map[string][]string
 	// names says what scripts of the whole file do with environment variables.
@@ -58,19 +63,29 @@ func readJenkins(r *reader) {
 		return
 	}
 	calls := parseGroovy(r.src.text)
-	f := &jkFile{r: r, funcs: make(map[string]*gCall), called: make(map[string]bool), active: make(map[string]bool), closures: make(map[*gCall]*jkClosure),
-		consts: make(map[string][]string), names: make(map[string]use), calls: calls, budget: maxJenkinsCalls}
+	f := newJenkins(r, calls)
 	f.survey(calls, 0)
 	for _, c := range f.computed {
 		for _, s := range f.ids(c.args[0].val) {
 			f.consts[c.assign] = appendNew(f.consts[c.assign], s)
 		}
 	}
+	f.copySettings()
 	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
 	f.block(calls, ctx)
 	f.uncalled(ctx)
+	f.settle()
 	if f.budget <= 0 {
 		r.problems = append(r.problems, problem{1, "the functions of the file call each other more often than the bound of this reader; only a part of it was read"})
+	}
+}
+
+// newJenkins makes the reader of a file's calls.
+func newJenkins(r *reader, calls []*gCall) *jkFile {
+	return &jkFile{
+		r: r, calls: calls, budget: maxJenkinsCalls,
+		funcs: make(map[string]*gCall), called: make(map[string]bool), mentioned: make(map[string]bool), active: make(map[string]bool), closures: make(map[*gCall]*jkClosure),
+		guarded: make(map[string]bool), consts: make(map[string][]string), names: make(map[string]use),
 	}
 }
 
@@ -83,6 +98,9 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 		return
 	}
 	for _, c := range calls {
+		if !c.isDef {
+			f.mentioned[strings.TrimSuffix(strings.TrimPrefix(c.name, "this."), ".call")] = true
+		}
 		switch {
 		case c.isDef:
 			f.define(c.name, c)
@@ -120,6 +138,8 @@ func (f *jkFile) surveyValue(c *gCall) {
 		f.define(name, body)
 		return
 	}
+	f.surveyGuard(name, c.line)
+	f.surveySettings(name, v, 0)
 	switch {
 	case v.isStr && !v.gstr:
 		f.consts[name] = appendNew(f.consts[name], v.str)
@@ -317,6 +337,7 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 		return
 	}
 	if c.name == "=" || c.name == "return" {
+		f.keeps(c.assign, c.args[0].val, ctx, 0)
 		return // the calls of its value stand beside it
 	}
 	if body := f.closures[c]; body != nil {
@@ -351,7 +372,7 @@ var jkGuarded = regexp.MustCompile(`(?i)(BRANCH_NAME|GIT_BRANCH|branch|TAG_NAME)
 
 // narrow applies a condition on the branch.
 func (c jkCtx) narrow(cond string) jkCtx {
-	if jkGuarded.MatchString(cond) && !strings.Contains(cond, "||") && !strings.Contains(cond, "!=") {
+	if guards(cond) {
 		c.trust, c.events = Protected, []string{"push"}
 	}
 	return c
@@ -384,7 +405,7 @@ func (f *jkFile) when(body []*gCall, ctx jkCtx) jkCtx {
 					ctx.trust, ctx.events = Protected, []string{"push"}
 				}
 			case "expression":
-				ctx = ctx.narrow(f.r.lineText(cond.line, w.body))
+				ctx = f.narrow(f.r.lineText(cond.line, w.body), ctx)
 			case "environment", "triggeredBy":
 				if cond.name == "triggeredBy" {
 					ctx.trust, ctx.events = Protected, []string{"schedule"}

@@ -27,6 +27,14 @@ func readTekton(r *reader, docs []*node) {
 	}
 	for _, d := range docs {
 		tkDocument(r, d, tasks)
+		if !r.isList(d) {
+			continue
+		}
+		for op := range r.items(d) { // a patch: what it puts into a manifest is one, too
+			for v := range r.items(r.get(op, "value")) {
+				tkDocument(r, v, tasks)
+			}
+		}
 	}
 }
 
@@ -299,7 +307,7 @@ func (f *tkFile) secretParams(params *node, job, key string) {
 		name := r.str(r.get(p, "name"))
 		v := r.get(p, key)
 		text := r.str(v)
-		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(params") || strings.ContainsAny(text, " /\n") || strings.Contains(strings.ToLower(name), "key") {
+		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.Contains(strings.ToLower(name), "key") {
 			continue
 		}
 		if f.recorded(text) {

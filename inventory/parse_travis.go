@@ -149,17 +149,23 @@ func (f *tvFile) jobs() {
 // scripts reads the phases of the root or of a job.
 func (f *tvFile) scripts(n *node, job string, _ bool) {
 	r := f.r
-	s := &scope{r: r, place: func(Kind) place { return f.at(job) }, alias: cloneAlias(f.vars), predefined: tvPredefined, special: func(name string, line int, u use) bool {
-		if strings.HasPrefix(name, "encrypted_") && (strings.HasSuffix(name, "_key") || strings.HasSuffix(name, "_iv")) {
-			r.static(f.at(job), line, name, secretUse("secrets-manager/file", "encrypted file"), "script")
-			return true
-		}
-		return false
-	}, via: "script"}
+	s := f.scope(job, "script")
 	for _, phase := range tvPhases {
 		s.via = phase
 		s.nodes(r.get(n, phase))
 	}
+}
+
+// scope gives the reader of a job's scripts.
+func (f *tvFile) scope(job, via string) *scope {
+	r := f.r
+	return &scope{r: r, place: func(Kind) place { return f.at(job) }, alias: cloneAlias(f.vars), predefined: tvPredefined, special: func(name string, line int, _ use) bool {
+		if strings.HasPrefix(name, "encrypted_") && (strings.HasSuffix(name, "_key") || strings.HasSuffix(name, "_iv")) {
+			r.static(f.at(job), line, name, secretUse("secrets-manager/file", "encrypted file"), via)
+			return true
+		}
+		return false
+	}, via: via}
 }
 
 // tvPredefined reports whether Travis sets a variable by itself.
@@ -199,8 +205,7 @@ func (f *tvFile) deploy(n *node, job string) {
 			f.value(v, job, use{res: res, nature: nature}, "deploy "+provider+": "+k.Value)
 		}
 		if script := r.get(d, "script"); script != nil {
-			s := &scope{r: r, place: func(Kind) place { return f.at(job) }, alias: cloneAlias(f.vars), predefined: tvPredefined, via: "deploy script"}
-			s.nodes(script)
+			f.scope(job, "deploy script").nodes(script)
 		}
 		_ = named
 	}

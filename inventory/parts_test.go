@@ -114,8 +114,8 @@ func TestABrokenLineHidesOnlyItself(t *testing.T) {
 }
 
 func TestGroovyIds(t *testing.T) {
-	f := &jkFile{r: &reader{src: &source{}}, funcs: map[string]*gCall{}, called: map[string]bool{}, consts: map[string][]string{}, names: map[string]use{}}
 	calls := parseGroovy("def a = 'one'\ndef b = x ?: 'two'\ndef c = cond ? 'three' : 'four'\nuse(id: a)\nuse(id: b)\nuse(id: \"${a}-x\")\nuse(id: c)\nuse(id: f(y))\n")
+	f := newJenkins(&reader{src: &source{}}, calls)
 	f.survey(calls, 0)
 	want := [][]string{{"one"}, {"two"}, {"one-x"}, {"three", "four"}, nil}
 	i := 0

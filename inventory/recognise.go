@@ -332,9 +332,15 @@ func kindIn(text string, kinds ...string) bool {
 	}
 }
 
-// isJenkins reports whether a Groovy file is a pipeline or a step of a shared library that handles credentials.
+// isJenkins reports whether a Groovy file is a pipeline or a step of a shared
+// library that handles credentials. A test of such a step runs none of them.
 func isJenkins(text string) bool {
-	for _, w := range []string{"pipeline {", "pipeline{", "withCredentials", "credentialsId", "credentials(", "withSecrets", "withVault", "withAWS", "sshagent", "node(", "node {", "stage("} {
+	for _, w := range []string{"import org.junit", "import spock.", "extends BasePipelineTest", "extends ApmBasePipelineTest", "extends BasePiperTest"} {
+		if strings.Contains(text, w) {
+			return false
+		}
+	}
+	for _, w := range []string{"pipeline {", "pipeline{", "withCredentials", "redentialsId", "credentials(", "withSecrets", "withVault", "withAWS", "sshagent", "node(", "node {", "stage("} {
 		if strings.Contains(text, w) {
 			return true
 		}
