@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -183,10 +184,15 @@ func wantRefusal(t testing.TB, res *http.Response, status int, code proviso.Code
 	if challenge == "" != (got == "") || !strings.Contains(got, challenge) {
 		t.Errorf("WWW-Authenticate %q, want %q in it", got, challenge)
 	}
+	if got != "" && !wellFormed.MatchString(got) {
+		t.Errorf("WWW-Authenticate %q is not what RFC 6750 section 3 lets a header hold", got)
+	}
 	if res.Header.Get("Cache-Control") != "no-store" || len(res.Header["Www-Authenticate"]) > 1 {
 		t.Errorf("header %v", res.Header)
 	}
 }
+
+var wellFormed = regexp.MustCompile(`^(?:(?:Bearer|DPoP) (?:[a-z_]+="[ !#-\[\]-~]*"(?:, )?)+)+$`)
 
 func TestAGoodTokenReachesTheResource(t *testing.T) {
 	i := newIssuer(t)
