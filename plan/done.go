@@ -30,6 +30,19 @@ func (u *Use) Add(allowed bool, at time.Time) {
 	}
 }
 
+// standing says whether a grant is in use, and since when not: what was not
+// used for as long as a dual run is no proof that the new way works today.
+func (u *Use) standing(now time.Time, days int) string {
+	if u.Allowed == 0 {
+		return "the grant was never used, refused " + times(u.Refused)
+	}
+	last := u.Last.UTC().Format(time.DateOnly)
+	if idle := int(now.Sub(u.Last).Hours() / 24); idle > days {
+		return fmt.Sprintf("the grant was not used for %d days (%s before, last %s): nothing asks for it any more, or what asked is broken", idle, times(u.Allowed), last)
+	}
+	return fmt.Sprintf("the grant is in use: %s since %s, last %s", times(u.Allowed), u.First.UTC().Format(time.DateOnly), last)
+}
+
 // Done is a secret that the last earlier inventory had and that no pipeline
 // names any more: what is left is its end.
 type Done struct {
@@ -97,10 +110,10 @@ func (o *Done) judge(d *draft, record map[string]*Use, now time.Time) {
 		o.Record = use
 		ready := use.First.AddDate(0, 0, days)
 		if o.Ready = !now.Before(ready); o.Ready {
-			o.Verdict = fmt.Sprintf("ready: the grant was used %s since %s, last %s", times(use.Allowed), use.First.UTC().Format(time.DateOnly), use.Last.UTC().Format(time.DateOnly))
+			o.Verdict = "ready: " + use.standing(now, days)
 			break
 		}
-		o.Verdict = fmt.Sprintf("the grant has been used since %s (%s, last %s): both ways stay open until %s", use.First.UTC().Format(time.DateOnly), times(use.Allowed), use.Last.UTC().Format(time.DateOnly), ready.UTC().Format(time.DateOnly))
+		o.Verdict = use.standing(now, days) + ": both ways stay open until " + ready.UTC().Format(time.DateOnly)
 	}
 	if o.Record != nil && o.Record.Refused > 0 {
 		o.Verdict += fmt.Sprintf("; it was refused %s: look at them first", times(o.Record.Refused))
@@ -126,7 +139,7 @@ func (t *textPlan) done() {
 		show = show[:6]
 	}
 	for _, o := range show {
-		t.line("  %-28s %s", tail(o.ID, 28), o.Verdict)
+		t.wrapped(fmt.Sprintf("  %-28s ", tail(o.ID, 28)), o.Verdict)
 		if t.opt.All || o.Ready {
 			t.steps("proof:", o.Proof)
 			t.steps("end:", o.Deletion)

@@ -21,7 +21,7 @@ var awsKeyNames = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SE
 // ghAWS takes AWS keys out of a job: out of the action that configures them,
 // out of a registry login, or out of the environment.
 func ghAWS(j *ghJob, d *draft) error {
-	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
+	role := d.role()
 	seen := make(map[*yaml.Node]bool)
 	for _, u := range j.uses(d.item.names()) {
 		var err error

@@ -144,7 +144,7 @@ func (f kubeFile) identity(c *yaml.Node, refs []envRef, d *draft) (*identity, er
 			return nil, no(c, "the script names the variables of the key itself; with a role there is a session token beside them, which has to go along")
 		}
 		return &identity{volume: "aws-identity", path: "/var/run/aws-identity", audience: d.targetAudience(), env: [][2]string{
-			{"AWS_ROLE_ARN", from(upper(d.item.ID)+"_ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())},
+			{"AWS_ROLE_ARN", from(upper(d.item.ID)+"_ROLE", d.roleIs())},
 			{"AWS_WEB_IDENTITY_TOKEN_FILE", "value: /var/run/aws-identity/token"}}}, nil
 	case d.method.name == "azure" && !d.through():
 		if !slices.Contains(names, "AZURE_CLIENT_SECRET") || variable("AZURE_CLIENT_SECRET").MatchString(allText(f.script(c))) {

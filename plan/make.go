@@ -39,6 +39,7 @@ type Options struct {
 // planner makes one plan.
 type planner struct {
 	ctx     context.Context
+	trees   []Tree
 	opt     Options
 	repos   repositories
 	plan    *Plan
@@ -69,7 +70,7 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 	if opt.Broker != "" && !brokerURL.MatchString(opt.Broker) {
 		return nil, fmt.Errorf("plan: the broker's URL is %q; it looks like https://proviso.example.com", oneLine(opt.Broker))
 	}
-	p := &planner{ctx: ctx, opt: opt, repos: make(repositories), vars: make(map[string]*Variable), fronts: make(map[string]*Foundation),
+	p := &planner{ctx: ctx, trees: trees, opt: opt, repos: make(repositories), vars: make(map[string]*Variable), fronts: make(map[string]*Foundation),
 		parts: make(map[string][]string), files: make(map[string]*File), now: make(map[string]string), issuers: make(map[string]*issuerPart)}
 	p.plan = &Plan{Version: Version, Roots: []string{}, Route: opt.Route, Foundations: []Foundation{}, Waves: []Wave{}, Items: []Item{}, Variables: []Variable{}, Files: []File{}}
 	for _, t := range trees {
@@ -85,7 +86,9 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 			return nil, err
 		}
 		p.complete(d)
-		d.item.Record = opt.Record[d.item.ID]
+		if d.item.Record = opt.Record[d.item.ID]; d.item.Record != nil {
+			d.item.Standing = d.item.Record.standing(opt.Now(), d.item.DualRun.Days) + "; the old one is still in the pipelines"
+		}
 		p.plan.Items = append(p.plan.Items, *d.item)
 	}
 	p.plan.Summary.Identifiers, p.plan.Summary.Fetched = groups.identifiers, groups.fetched
@@ -177,9 +180,13 @@ func heaviest(paths []*inventory.Path) inventory.Resource {
 // complete writes everything about one item.
 func (p *planner) complete(d *draft) {
 	d.subjects()
+	d.reuse()
 	d.patches()
 	d.grant()
-	if d.method.target != nil && (d.item.Via == ViaDirect || d.item.Via == ViaProviso) {
+	switch {
+	case d.item.Reuse != nil:
+		d.useExisting()
+	case d.method.target != nil && (d.item.Via == ViaDirect || d.item.Via == ViaProviso):
 		d.method.target(d)
 	}
 	d.steps()

@@ -111,7 +111,8 @@ func TestProofOfDisuse(t *testing.T) {
 		{"never used", map[string]*Use{}, false, "no use of the grant yet"},
 		{"only refused", map[string]*Use{"a-slack": {Refused: 3}}, false, "refused 3 times"},
 		{"used for two days", map[string]*Use{"a-slack": {Allowed: 4, First: day(2), Last: day(1)}}, false, "both ways stay open until 2026-12-08"},
-		{"used for two weeks", map[string]*Use{"a-slack": {Allowed: 9, First: day(14), Last: day(1)}}, true, "ready: the grant was used 9 times since 2026-11-12"},
+		{"used for two weeks", map[string]*Use{"a-slack": {Allowed: 9, First: day(14), Last: day(1)}}, true, "ready: the grant is in use: 9 times since 2026-11-12, last 2026-11-25"},
+		{"not used for a month", map[string]*Use{"a-slack": {Allowed: 9, First: day(60), Last: day(31)}}, true, "ready: the grant was not used for 31 days (9 times before, last 2026-10-26)"},
 		{"another grant", map[string]*Use{"b-slack": {Allowed: 9, First: day(30), Last: day(1)}}, false, "no use of the grant yet"},
 	} {
 		p := makeOf(t, invOf(), Options{Since: before, Record: c.record, Now: func() time.Time { return now }})

@@ -172,7 +172,7 @@ func (d *draft) awsCommands(token string) []string {
 // awsLogin assumes the role with the token that a command prints. The keys are
 // unset: the tools would take them first while they still exist.
 func (d *draft) awsLogin(give string) []string {
-	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
+	role := d.role()
 	return []string{
 		"set -e # nothing after a refusal",
 		"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",

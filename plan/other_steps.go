@@ -104,7 +104,7 @@ func (f bitbucketFile) aws(script *scriptList, d *draft) error {
 			if key == nil || !strings.HasPrefix(text(value(n, "pipe")), "atlassian/aws-") {
 				return no(n, "the pipe is not known to take a role")
 			}
-			role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
+			role := d.role()
 			if err := firstError(f.setEntry(key, val, "AWS_OIDC_ROLE_ARN", role), f.dropEntries(k, vars, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")); err != nil {
 				return err
 			}
@@ -324,7 +324,7 @@ func (f circleFile) aws(steps *scriptList, d *draft) error {
 			if d.through() {
 				return no(st, "the orb takes CircleCI's own token only")
 			}
-			role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
+			role := d.role()
 			key, val := find(body, "aws_access_key_id")
 			return firstError(f.block(body, "the step"), f.setEntry(key, val, "role_arn", role), f.dropEntries(kind, body, "aws_secret_access_key"))
 		case env != nil && len(usedIn(env, d.item.Secrets)) > 0:
@@ -392,7 +392,7 @@ func (f buildkiteFile) change(id string, d *draft) error {
 	if err := f.dropEntries(key, env, awsKeyNames...); err != nil {
 		return err
 	}
-	role := d.setting("ROLE", "the ARN of the role that the trust configuration makes: "+d.arn())
+	role := d.role()
 	entry := []string{"- " + usePlugin + ":", "    role-arn: " + role}
 	pk, plugins := find(step, "plugins")
 	if pk == nil {

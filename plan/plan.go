@@ -120,8 +120,12 @@ type Item struct {
 	Grant  *Grant   `json:"grant,omitempty"`
 	// Record is what Proviso's record says of the grant, when it was given: the
 	// new way is in use already.
-	Record *Use   `json:"record,omitempty"`
+	Record *Use `json:"record,omitempty"`
+	// Standing says in a sentence how far the dual run is, by the record.
+	Standing string `json:"standing,omitempty"`
 	Trust  *Trust `json:"trust,omitempty"`
+	// Reuse is a trust of the scanned files that takes the jobs already.
+	Reuse *Reuse `json:"reuse,omitempty"`
 	// Prepare are the steps before the patch, besides the trust configuration.
 	Prepare []Step  `json:"prepare"`
 	DualRun DualRun `json:"dual_run"`

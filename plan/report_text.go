@@ -56,6 +56,21 @@ func (t *textPlan) line(format string, args ...any) {
 	t.used++
 }
 
+// wrapped prints a sentence over as many lines as it needs, behind a head: what
+// says whether a secret can go is never cut.
+func (t *textPlan) wrapped(head, sentence string) {
+	room := max(t.opt.Width-utf8.RuneCountInString(head), 20)
+	line := ""
+	for _, word := range strings.Fields(sentence) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room {
+			t.line("%s%s", head, line)
+			head, line = strings.Repeat(" ", utf8.RuneCountInString(head)), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	t.line("%s%s", head, line)
+}
+
 func (t *textPlan) bold(s string) {
 	if t.opt.Colour {
 		s = "\x1b[1m" + s + "\x1b[0m"
@@ -179,7 +194,7 @@ func (t *textPlan) item(it *Item) {
 		}
 	}
 	if it.Record != nil {
-		t.line("      record:   the grant was used %s, refused %s", times(it.Record.Allowed), times(it.Record.Refused))
+		t.line("      record:   %s; refused %s", it.Standing, times(it.Record.Refused))
 	}
 	t.line("      both:     %d days, and until %s", it.DualRun.Days, it.DualRun.Until)
 	t.line("                watch %s", strings.Join(it.DualRun.Watch, "; "))

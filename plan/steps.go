@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -31,6 +32,24 @@ func (d *draft) who() string {
 func (d *draft) arn() string {
 	return "terraform output -raw " + snake(d.item.ID) + "_role, in trust/"
 }
+
+// roleIs says what the setting of a role holds.
+func (d *draft) roleIs() string {
+	if d.item.Reuse != nil {
+		return "the ARN of the role " + oneLine(d.item.Reuse.Target) + " (" + d.item.Reuse.where() + "), which takes these jobs already"
+	}
+	return "the ARN of the role that the trust configuration makes: " + d.arn()
+}
+
+// role gives the role as a pipeline writes it: a setting, or the ARN where a file has it.
+func (d *draft) role() string {
+	if r := d.item.Reuse; r != nil && roleARN.MatchString(r.Target) {
+		return r.Target
+	}
+	return d.setting("ROLE", d.roleIs())
+}
+
+var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
 
 // steps writes what a person does before and after the patch.
 func (d *draft) steps() {

@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"strings"
+
+	"github.com/proviso-ci/proviso/trust"
 )
 
 // foundation adds trust that is set up once, or finds it, and makes the item depend on it.
@@ -35,7 +37,7 @@ func trustAWS(d *draft) {
 	f := d.federation()
 	provider := "aws-trusts-" + strings.ReplaceAll(f.id, "_", "-")
 	d.p.parts["audiences "+provider] = appendNew(d.p.parts["audiences "+provider], f.audience)
-	d.foundation(provider, "The AWS account trusts "+f.title, "one OIDC provider for each account, before any role", func(tf, script string) {
+	d.foundation(provider, "The AWS account trusts "+f.title, "one OIDC provider for each account, before any role"+d.p.already(trust.AWSRole, f.url), func(tf, script string) {
 		d.p.last = append(d.p.last, func() { d.p.awsProvider(tf, script, f, d.p.parts["audiences "+provider], d.p.fronts[provider]) })
 	})
 	tf, script := d.trustFiles("A role that " + f.title + " tokens for " + d.who() + " may assume, and no other.")

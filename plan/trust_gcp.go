@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/proviso-ci/proviso/inventory"
+	"github.com/proviso-ci/proviso/trust"
 )
 
 // trustGCP: a pool and a provider once, then the one service account for exact subjects.
@@ -24,7 +25,7 @@ func trustGCP(d *draft) {
 	if d.through() || d.item.CI == inventory.Azure { // else the tokens carry the provider's own name
 		d.p.parts[audiences] = appendNew(d.p.parts[audiences], f.audience)
 	}
-	d.foundation(id, "The Google Cloud project trusts "+f.title, "one pool and provider, before any service account", func(tf, script string) {
+	d.foundation(id, "The Google Cloud project trusts "+f.title, "one pool and provider, before any service account"+d.p.already(trust.GCPProvider, f.url), func(tf, script string) {
 		d.p.last = append(d.p.last, func() {
 			d.p.gcpProvider(tf, script, f, project, strings.Join(d.p.parts[key], " || "), d.p.parts[audiences], d.p.fronts[id])
 		})

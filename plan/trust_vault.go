@@ -6,11 +6,12 @@ import (
 	"strings"
 
 	"github.com/proviso-ci/proviso/inventory"
+	"github.com/proviso-ci/proviso/trust"
 )
 
 // vaultMethod is the login that Vault or OpenBao has for one issuer.
 func (d *draft) vaultMethod(path string, f *federation) {
-	d.foundation("vault-trusts-"+strings.ReplaceAll(f.id, "_", "-"), "Vault (or OpenBao) trusts "+f.title, "one JWT method for each issuer, before any role", func(tf, script string) {
+	d.foundation("vault-trusts-"+strings.ReplaceAll(f.id, "_", "-"), "Vault (or OpenBao) trusts "+f.title, "one JWT method for each issuer, before any role"+d.p.already(trust.VaultRole, f.url), func(tf, script string) {
 		d.p.file(tf, fmt.Sprintf("# Tokens of this issuer may log in where a role names them.\n\nresource \"vault_jwt_auth_backend\" %s {\n  path               = %s\n  oidc_discovery_url = %s\n  bound_issuer       = %s\n}\n",
 			hcl(f.id), hcl(path), d.p.tf(tf, f.url), d.p.tf(tf, f.url)), false)
 		d.p.file(script, d.p.shellHead(script, "Vault (or OpenBao) trusts "+f.title+".", f.url)+

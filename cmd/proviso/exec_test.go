@@ -48,6 +48,7 @@ func TestExecAndToken(t *testing.T) {
 			env.Setenv("SHAKY", w.shaky)
 			env.Setenv("RESOURCE", w.resource.URL())
 			env.Setenv("LOGKEY", w.logKey)
+			env.Setenv("STORE", w.store)
 			_, other, err := note.GenerateKey(rand.Reader, strings.Split(w.logKey, "+")[0])
 			if err != nil {
 				return err

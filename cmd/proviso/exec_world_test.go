@@ -27,6 +27,7 @@ type jobWorld struct {
 	shaky    string // the same through a proxy that loses an answer when told
 	lose     atomic.Int32
 	logKey   string // of the broker's log
+	store    string // the broker's store
 	issuers  map[lab.Platform]*lab.Issuer
 	spiffe   *lab.SPIFFE
 	resource *lab.Resource
@@ -64,6 +65,8 @@ grants:
   branch:   {policy: main_only, runner: optional, resource: {service: shipping}, credential: {kind: jwt, audience: "https://deploy.acme.example"}}
   trusted:  {policy: open, runner: required, resource: {service: shipping}, credential: {kind: jwt, audience: "https://deploy.acme.example"}}
   cluster:  {policy: open, runner: optional, resource: {service: shipping}, credential: {kind: x509, uri: "spiffe://acme.example/job/{issuer}/{repository_id}"}, max_ttl: 15m}
+  shop-slack: {policy: open, runner: optional, resource: {service: shop}, credential: {kind: jwt, audience: "vault:shop-slack"}}
+  shop-sentry: {policy: open, runner: optional, resource: {service: shop}, credential: {kind: jwt, audience: "vault:shop-sentry"}}
   brief:    {policy: open, runner: optional, resource: {service: shipping}, credential: {kind: x509, uri: "spiffe://acme.example/job/{issuer}/{repository_id}"}, max_ttl: 3s}
 `
 
@@ -87,7 +90,7 @@ func newJobWorld(t *testing.T) *jobWorld {
 	}
 	listener := made(net.Listen("tcp", "127.0.0.1:0"))(t)
 	address := listener.Addr().String()
-	w.url = "http://" + address
+	w.url, w.store = "http://"+address, filepath.Join(dir, "data")
 	file := filepath.Join(dir, "proviso.yaml")
 	noError(t, os.WriteFile(file, fmt.Appendf(nil, execConfig, address, dir, w.issuers[lab.GitHub].URL(), w.issuers[lab.GitLab].URL(), w.spiffe.BundleFile()), 0o644))
 	config, _, err := readConfig(file)

@@ -25,6 +25,9 @@ type planFlags struct {
 	since, only, set                                []string
 	wave                                            int
 	all, quiet                                      bool
+	// repository names the tree's repository where it has no .git/config.
+	repository string
+	estate     estateFlags
 }
 
 // newPlanCommand turns an inventory into an ordered way out of static secrets.
@@ -44,6 +47,12 @@ trust/ into a new directory. A patch applies with git apply in its repository,
 in the order of the plan; it is only made where a new scan of the patched text
 shows that the static path is gone and nothing else changed. Where that can't be
 had, the plan says why and lists the steps.
+
+Trusts in the same trees (Terraform, trust policies, Vault's roles) are read, too:
+a role that takes the jobs already is used, and no second one is written.
+
+A whole estate is fetched first with --repos, --github-org or --gitlab-group, as
+proviso inventory does, into the same cache.
 
 What no file can tell (account numbers, ids) is asked for: --set NAME=VALUE, or
 in the written files, which refuse to work until it is set.
@@ -68,6 +77,8 @@ Exit codes: 0 done, 1 what was asked for can't be written, 2 misuse.`,
 	fl.IntVar(&f.wave, "wave", 0, "only this wave")
 	fl.StringArrayVar(&f.set, "set", nil, "NAME=VALUE of something that no file can tell")
 	fl.BoolVar(&f.all, "all", false, "print every item with all its steps, not only what fits a screen")
+	fl.StringVar(&f.repository, "repository", "", "whose copy the tree is, as owner/name, where no .git/config in it says so")
+	f.estate.register(cmd)
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress on standard error")
 	return cmd
 }
@@ -122,8 +133,8 @@ func runPlan(cmd *cobra.Command, roots []string, f planFlags) error {
 // planTrees scans, or reads an inventory.
 func planTrees(cmd *cobra.Command, roots []string, f planFlags) ([]wayout.Tree, error) {
 	if f.inventory != "" {
-		if len(roots) > 0 {
-			return nil, errors.New("--inventory and directories are two sources of one plan; choose one")
+		if len(roots) > 0 || f.estate.any() {
+			return nil, errors.New("--inventory and what is scanned (directories, --repos, --github-org, --gitlab-group) are two sources of one plan; choose one")
 		}
 		inv, err := inventoryFile(f.inventory)
 		if err != nil {
@@ -140,17 +151,28 @@ func planTrees(cmd *cobra.Command, roots []string, f planFlags) ([]wayout.Tree, 
 		}
 		return []wayout.Tree{t}, nil
 	}
-	if len(roots) == 0 {
+	switch {
+	case f.estate.any():
+		fetched, _, err := f.estate.gather(cmd, f.quiet) // what is missing it has said
+		if err != nil {
+			return nil, refused(err)
+		}
+		roots = append(roots, fetched...)
+	case len(roots) == 0:
 		roots = []string{"."}
 	}
 	var trees []wayout.Tree
 	for _, root := range roots {
-		opt := inventory.Options{}
+		opt := inventory.Options{Repository: f.repository}
 		if !f.quiet && isTerminal(cmd.ErrOrStderr()) {
 			opt.Progress = progressOn(cmd.ErrOrStderr(), root)
 		}
 		inv, err := inventory.Scan(cmd.Context(), root, opt)
 		if err != nil {
+			return nil, err
+		}
+		opt.Progress = nil
+		if err := inventory.Check(cmd.Context(), inv, root, opt); err != nil { // for the trusts, and whose repositories they are
 			return nil, err
 		}
 		t := wayout.Tree{Dir: root, Inventory: inv}

@@ -195,7 +195,7 @@ func TestPlanCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if code, out, stderr := runCLI(t, "plan", dir, "-q", "--all", "--only", "SLACK_WEBHOOK_URL", "--record", record); code != 0 || !strings.Contains(out, "the grant was used once, refused once") {
+	if code, out, stderr := runCLI(t, "plan", dir, "-q", "--all", "--only", "SLACK_WEBHOOK_URL", "--record", record); code != 0 || !strings.Contains(out, "the grant was not used for ") || !strings.Contains(out, "(once before, last 2025-11-24)") || !strings.Contains(out, "refused once") {
 		t.Errorf("with a record: exit %d %s %s", code, out, stderr)
 	}
 	target := filepath.Join(t.TempDir(), "plan")
