@@ -78,7 +78,7 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 		return fmt.Errorf("--output is %q; it can be %s", f.output, strings.Join(report.Formats, ", "))
 	}
 	now := time.Now()
-	files, err := f.findings.read(roots, now)
+	files, err := f.findings.read(roots, f.estate.any(), now)
 	if err != nil {
 		return err
 	}

@@ -34,8 +34,8 @@ func (f *findingFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.baseline, "baseline", "", "set aside the findings that this file names")
 	flags.StringVar(&f.writeBaseline, "write-baseline", "", "accept all findings of today: write them into this file")
-	flags.StringVar(&f.ignore, "ignore-file", "", "ignores with a reason and an end (default "+ignoreFile+" in each directory)")
-	flags.BoolVar(&f.noIgnore, "no-ignore-file", false, "read no "+ignoreFile+": for trees of people you don't know")
+	flags.StringVar(&f.ignore, "ignore-file", "", "ignores with a reason and an end (default "+ignoreFile+" in each directory that is named)")
+	flags.BoolVar(&f.noIgnore, "no-ignore-file", false, "read no "+ignoreFile+": for trees of people you don't know (a fetched repository's own is never obeyed)")
 	flags.StringVar(&f.since, "since", "", "compare with an earlier inventory (its JSON); only what is new counts for --fail-on")
 	flags.StringVar(&f.failOn, "fail-on", "never", "exit with 1 when a finding is at least info, low, medium, high or critical")
 }
@@ -49,7 +49,7 @@ type findingFiles struct {
 }
 
 // read reads all files before a scan that may take minutes: a mistake in one of them is said at once.
-func (f *findingFlags) read(roots []string, now time.Time) (files findingFiles, err error) {
+func (f *findingFlags) read(roots []string, fetched bool, now time.Time) (files findingFiles, err error) {
 	if f.failOn != "never" {
 		var ok bool
 		if files.threshold, ok = inventory.ParseSeverity(f.failOn); !ok {
@@ -77,13 +77,16 @@ func (f *findingFlags) read(roots []string, now time.Time) (files findingFiles, 
 			return files, err
 		}
 	}
-	files.ignores, err = f.readIgnores(roots, now)
+	files.ignores, err = f.readIgnores(roots, fetched || len(roots) > 1, now)
 	return files, err
 }
 
-// readIgnores reads the named file, or that of each directory. With several
-// directories the names of files begin with the directory, as in the document.
-func (f *findingFlags) readIgnores(roots []string, now time.Time) (out []inventory.Ignore, err error) {
+// readIgnores reads the named file, or that of each directory that was named. A
+// fetched repository has no say: it could silence its own findings in the report
+// of somebody who doesn't know its people. With several trees the names of files
+// begin with the directory, as in the document, and what a directory's own file
+// ignores is in that directory.
+func (f *findingFlags) readIgnores(roots []string, several bool, now time.Time) (out []inventory.Ignore, err error) {
 	if f.ignore != "" {
 		data, err := readFile(f.ignore)
 		if err != nil {
@@ -108,7 +111,10 @@ func (f *findingFlags) readIgnores(roots []string, now time.Time) (out []invento
 			return nil, err
 		}
 		for _, ig := range list {
-			if len(roots) > 1 && ig.File != "" {
+			if several {
+				if ig.File == "" {
+					ig.File = "**"
+				}
 				ig.File = path.Join(filepath.ToSlash(root), ig.File)
 			}
 			out = append(out, ig)
