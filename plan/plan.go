@@ -123,7 +123,7 @@ type Item struct {
 	Record *Use `json:"record,omitempty"`
 	// Standing says in a sentence how far the dual run is, by the record.
 	Standing string `json:"standing,omitempty"`
-	Trust  *Trust `json:"trust,omitempty"`
+	Trust    *Trust `json:"trust,omitempty"`
 	// Reuse is a trust of the scanned files that takes the jobs already.
 	Reuse *Reuse `json:"reuse,omitempty"`
 	// Prepare are the steps before the patch, besides the trust configuration.
