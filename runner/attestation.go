@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +118,9 @@ func (c *AttestationConfig) open(v *Verifier, e entry) error {
 	if len(set.Keys()) == 0 {
 		return &fileError{"keys", refuse(CodeEvidenceSigner, "%s holds no key for %v", c.Keys, algorithms)}
 	}
+	v.tell(e, c.kind(), func(time.Time) (string, error) {
+		return fmt.Sprintf("%s of the verifier %s, for results of the form %s", count(len(set.Keys()), "key"), c.Verifier, cmp.Or(c.Format, formatEAR)), nil
+	})
 	if c.Format == formatInToto {
 		k := &inTotoKind{conf: conf, keys: set.Keys(), entry: e, now: v.now}
 		v.addEntry(AttestationVerifier, k.verify)

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/proviso-ci/proviso"
@@ -81,7 +83,16 @@ func (c *AWSConfig) open(v *Verifier, e entry) error {
 		k.signers[region] = certs
 	}
 	v.addEntry(AttestationAWS, k.verify)
+	v.tell(e, c.kind(), k.state)
 	return nil
+}
+
+func (k *awsKind) state(now time.Time) (found string, err error) {
+	for _, region := range slices.Sorted(maps.Keys(k.signers)) {
+		said, problem := certificatesState(region, k.signers[region], now)
+		found, err = strings.TrimPrefix(found+"; "+said, "; "), errors.Join(err, problem)
+	}
+	return count(len(k.conf.Accounts), "account") + "; " + found, err
 }
 
 func (k *awsKind) verify(ctx context.Context, shown Shown) (Finding, error) {
@@ -157,6 +168,10 @@ func (k *awsKind) region(signed *signedData, now time.Time) (string, error) {
 	return "", notHere(CodeEvidenceSigner, "the instance identity document was signed by nobody whose certificate this broker is configured with: it is of another region, or not AWS's")
 }
 
+// ErrNoKeyMemory: evidence holds in itself, and whether its key is the one that
+// the machine came with first can't be told without Options.Store.
+var ErrNoKeyMemory = errors.New("no store for the machines' keys")
+
 // keyedMachine is a machine whose evidence counts only together with its key.
 type keyedMachine struct {
 	names    string // all that tells it from any other
@@ -173,7 +188,7 @@ func (v *Verifier) sameKey(ctx context.Context, m keyedMachine, key string, now 
 		return refuse(CodeEvidenceKey, "this evidence is the same for whoever has copied it, so it counts only with a key: send a DPoP proof of the key that this machine keeps")
 	}
 	if v.keys == nil {
-		return refuse(proviso.CodeInternal, "the broker has nowhere to remember this machine's key")
+		return refuse(proviso.CodeInternal, "the broker has nowhere to remember this machine's key").Because(ErrNoKeyMemory)
 	}
 	id := sha256.Sum256([]byte(m.names))
 	proved, err := base64.RawURLEncoding.DecodeString(key)

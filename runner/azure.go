@@ -73,6 +73,7 @@ type azureKind struct {
 func (c *AzureConfig) open(v *Verifier, e entry) error {
 	k := &azureKind{entry: e, conf: *c, roots: x509.NewCertPool(), intermediates: x509.NewCertPool(), v: v}
 	k.conf.Cloud, k.conf.MaxAge = cmp.Or(c.Cloud, "public"), cmp.Or(c.MaxAge, 5*time.Minute)
+	var all []*x509.Certificate
 	for _, f := range []struct {
 		member, path string
 		pool         *x509.CertPool
@@ -87,8 +88,13 @@ func (c *AzureConfig) open(v *Verifier, e entry) error {
 		for _, cert := range certs {
 			f.pool.AddCert(cert)
 		}
+		all = append(all, certs...)
 	}
 	v.addEntry(AttestationAzure, k.verify)
+	v.tell(e, c.kind(), func(now time.Time) (string, error) {
+		found, err := certificatesState(count(len(all), "authority's certificate"), all, now)
+		return count(len(c.Subscriptions), "subscription") + "; " + found, err
+	})
 	return nil
 }
 

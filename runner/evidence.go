@@ -342,6 +342,7 @@ func (k *KeySource) open(v *Verifier, issuer string, algorithms []jose.Alg) (*ke
 		return nil, err
 	}
 	v.closers = append(v.closers, source.Close)
+	v.issuers = append(v.issuers, source)
 	return source, nil
 }
 

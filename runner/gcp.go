@@ -71,6 +71,7 @@ func (c *GCPConfig) open(v *Verifier, e entry) error {
 	}
 	s := &statement{what: "the GCP identity token", issuer: googleIssuer, audience: v.audience, algorithms: algorithms,
 		keys: keys, maxAge: cmp.Or(c.MaxAge, time.Hour), needExp: true}
+	v.tell(e, c.kind(), keysState(keys))
 	v.addBearer(AttestationGCP, s, func(claims document.Value) (Finding, error) { return c.admit(e, claims) })
 	return nil
 }

@@ -56,6 +56,7 @@ func (c *KubernetesConfig) open(v *Verifier, e entry) error {
 	}
 	s := &statement{what: "the service-account token", issuer: c.Issuer, audience: v.audience, algorithms: algorithms,
 		keys: keys, maxAge: cmp.Or(c.MaxAge, time.Hour), needExp: true}
+	v.tell(e, c.kind(), keysState(keys))
 	v.addBearer(AttestationKubernetes, s, func(claims document.Value) (Finding, error) { return c.admit(e, claims) })
 	return nil
 }

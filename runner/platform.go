@@ -3,6 +3,7 @@ package runner
 import (
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/proviso-ci/proviso/identity"
 )
@@ -54,6 +55,9 @@ type platformEntry struct {
 
 func (c *PlatformConfig) open(v *Verifier, e entry) error {
 	v.platform = append(v.platform, platformEntry{e, c})
+	v.tell(e, c.kind(), func(time.Time) (string, error) {
+		return "what the jobs' tokens of " + c.Issuer + " say of the machine: assurance 1, which a grant takes that says so", nil
+	})
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -125,6 +126,13 @@ func (c *TPMConfig) open(v *Verifier, e entry) error {
 		names[m.name], k.machines[id] = true, m
 	}
 	v.addEntry(AttestationTPM, k.verify)
+	v.tell(e, c.kind(), func(time.Time) (string, error) {
+		measured := 0
+		for _, m := range k.machines {
+			measured += min(len(m.pcrs), 1)
+		}
+		return fmt.Sprintf("%s enrolled, %d of them with registers that are held to values", count(len(k.machines), "machine"), measured), nil
+	})
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/proviso-ci/proviso/identity"
 	"github.com/proviso-ci/proviso/internal/document"
 	"github.com/proviso-ci/proviso/internal/jose"
+	"github.com/proviso-ci/proviso/internal/keyset"
 	"github.com/proviso-ci/proviso/store"
 )
 
@@ -70,6 +71,8 @@ type Verifier struct {
 	keys       *store.DB
 	entries    map[string][]verifyEntry // of further kinds, in the configuration's order
 	platform   []platformEntry
+	states     []state
+	issuers    []*keyset.Source // of tokens that are evidence
 	closers    []func()
 
 	adopting sync.Mutex // one bundle is compared with the others at a time
@@ -178,13 +181,16 @@ func (v *Verifier) open(d *domain, td spiffeid.TrustDomain, opt Options) (where 
 	return where, err
 }
 
-// Start keeps the bundles of endpoints and of the Workload API fresh until
-// Close. One that can't be had is no error: SVIDs of its domain are refused
+// Start keeps the bundles of endpoints and of the Workload API, and the keys of
+// the issuers of other evidence, fresh until Close. One that can't be had is no error: SVIDs of its domain are refused
 // until it can, and nothing else is.
 func (v *Verifier) Start(ctx context.Context) {
 	ctx, v.stop = context.WithCancel(ctx)
 	for _, s := range v.sources {
 		v.running.Go(func() { s.origin.run(ctx) })
+	}
+	for _, i := range v.issuers {
+		i.Start(ctx)
 	}
 }
 
@@ -199,12 +205,16 @@ func (v *Verifier) Close() {
 	}
 }
 
-// Refresh asks every source for its bundle now and waits for all of them. How it
-// went is in Status.
+// Refresh asks every source for its bundle, and every issuer of other evidence for
+// its keys, now and waits for all of them. How it went is in Status and
+// EvidenceStatus.
 func (v *Verifier) Refresh(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, s := range v.sources {
 		wg.Go(func() { _ = s.origin.refresh(ctx) }) // Status has the failure
+	}
+	for _, i := range v.issuers {
+		wg.Go(func() { _ = i.Refresh(ctx) }) // EvidenceStatus has it
 	}
 	wg.Wait()
 }

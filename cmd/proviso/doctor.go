@@ -31,9 +31,10 @@ func newDoctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look at everything that a broker, or a job, depends on, and say what is wrong",
 		Long: `With --config, looks at what the broker of that file depends on: each issuer's
-keys over the network, trust bundles, policies and their tests, the sources of
-facts, the store, the clock, certificates. Without, looks at what a job depends
-on: where its CI platform's token comes from, the runner's evidence, the broker.
+keys over the network, trust bundles, what other evidence of runners is verified
+by, policies and their tests, the sources of facts, the store, the clock,
+certificates. Without, looks at what a job depends on: where its CI platform's
+token comes from, the runner's evidence, the broker.
 With --runner and --config, on a runner's machine, says what that broker would
 make of the runner's evidence, and which grants would take it. It changes nothing
 and prints no secret. The exit code is 1 if something is wrong.`,
@@ -138,6 +139,7 @@ func (d *doctor) runners(ctx context.Context, c *Config) {
 	defer verifier.Close()
 	verifier.Refresh(ctx)
 	d.domains(verifier)
+	d.kinds(verifier)
 }
 
 func (d *doctor) policies(ctx context.Context, c *Config) {

@@ -127,6 +127,7 @@ func (d *doctor) asRunner(ctx context.Context, file string) {
 	defer verifier.Close()
 	verifier.Refresh(ctx)
 	d.domains(verifier)
+	d.kinds(verifier)
 	s := d.runner(ctx, config.Server.URL)
 	job := d.itsJob(ctx, config)
 	for _, e := range []struct {
@@ -140,6 +141,7 @@ func (d *doctor) asRunner(ctx context.Context, file string) {
 			d.verdict(ctx, config, verifier, e.what, e.ev, job)
 		}
 	}
+	d.machine(ctx, config, verifier, job)
 }
 
 // domains says of each trust domain whether its SVIDs can be verified.
@@ -156,6 +158,59 @@ func (d *doctor) domains(verifier *runner.Verifier) {
 		d.say("trust domain "+s.TrustDomain, err, "%d X.509 and %d JWT authorities (bundle %s, from %s; the last good one serves for %s)",
 			s.X509Authorities, s.JWTAuthorities, sequence, s.Source, s.MaxStale)
 	}
+}
+
+// kinds says of each entry of another kind of evidence by what it is verified.
+func (d *doctor) kinds(verifier *runner.Verifier) {
+	for _, s := range verifier.EvidenceStatus() {
+		err := s.Problem
+		if err != nil {
+			err = fmt.Errorf("%w\nevidence that needs it would be refused", err)
+		}
+		d.say("evidence "+s.Name, err, "%s: %s", s.Kind, s.Found)
+	}
+}
+
+// machine holds what the machine can show beside SPIFFE against the
+// configuration, made over a challenge of this process in the place of the broker's.
+func (d *doctor) machine(ctx context.Context, config *Config, verifier *runner.Verifier, job identity.Job) {
+	kind := evidence.Find(ctx)
+	if named := os.Getenv("PROVISO_EVIDENCE"); named != "" && named != "auto" {
+		kind = named
+	}
+	if kind == "" {
+		return
+	}
+	if !slices.ContainsFunc(config.Runners, func(r runner.Config) bool { return r.Kind() == kind }) {
+		d.say("as "+kind, nil, "this machine has it, and no entry of runners takes it")
+		return
+	}
+	key := ""
+	if file := os.Getenv("PROVISO_MACHINE_KEY"); file != "" {
+		if _, err := os.Stat(file); err != nil { // it isn't made here
+			d.say("machine's key", err, "")
+			return
+		}
+		held, err := machineKey(file)
+		if err != nil {
+			d.say("machine's key", err, "")
+			return
+		}
+		named, err := jose.NewKey("", jose.ES256, held.Public())
+		if err != nil {
+			d.say("machine's key", err, "")
+			return
+		}
+		key = named.Thumbprint()
+	}
+	challenge, _ := verifier.Challenge()
+	made, err := evidence.Make(ctx, kind, config.Server.URL, challenge, key)
+	if err != nil {
+		d.say("as "+kind, err, "")
+		return
+	}
+	ev := runner.Evidence{Other: map[string]string{kind: made.Text}, Key: key}
+	d.verdict(ctx, config, verifier, "as "+kind, ev, job)
 }
 
 // itsJob gives the verified job, if this machine runs one of a configured issuer:
@@ -200,6 +255,10 @@ func saysOfRunner(job identity.Job) string {
 // verdict says what the broker of a configuration would make of evidence.
 func (d *doctor) verdict(ctx context.Context, config *Config, verifier *runner.Verifier, what string, ev runner.Evidence, job identity.Job) {
 	run, err := verifier.Verify(ctx, ev, job)
+	if errors.Is(err, runner.ErrNoKeyMemory) {
+		d.say(what, nil, "genuine, and of a machine that is ours; which key it came with first only the broker knows")
+		return
+	}
 	if err != nil {
 		d.say(what, plain(err), "")
 		return
