@@ -360,6 +360,9 @@ func (st *azStep) inputRefs(key string, v *node, res Resource) {
 	case "script", "inlinescript", "inline", "customcommand":
 		return
 	}
+	if st.row != nil && slices.Contains(st.row.nameFrom, key) && natureOf(key) != NatureCredential {
+		return // it names what is reached
+	}
 	r.scalars(v, func(_ string, leaf *node) {
 		for _, m := range macros(leaf.Value) {
 			u := use{res: res, nature: natureOf(key)}

@@ -134,7 +134,7 @@ func natureOf(name string) Nature {
 		if secretWords[t] {
 			return NatureCredential
 		}
-		if (t == "KEY" || t == "KEYS") && i > 0 && !notSecretKey[tok[i-1]] {
+		if (t == "KEY" || t == "KEYS") && i > 0 && !notSecretKey[tok[i-1]] && !(i+1 < len(tok) && tok[i+1] == "VAULT") {
 			return NatureCredential
 		}
 		if t == "CONNECTION" && i+1 < len(tok) && tok[i+1] == "STRING" || t == "CERT" || t == "CERTIFICATE" || t == "AUTH" {

@@ -346,6 +346,7 @@ var envPatterns = []struct {
 	{[]string{"DATADOG"}, use{res: Resource{"monitoring/datadog", ""}}},
 	{[]string{"SENTRY"}, use{res: Resource{"monitoring/sentry", "sentry.io"}}},
 	{[]string{"GRAFANA"}, use{res: Resource{"monitoring/grafana", ""}}},
+	{[]string{"BOT", "PAT"}, secretUse("vcs/github", "")},
 	{[]string{"DOCKERHUB"}, use{res: Resource{"registry/container", "docker.io"}}},
 	{[]string{"DOCKER"}, use{res: Resource{"registry/container", ""}}},
 	{[]string{"QUAY"}, use{res: Resource{"registry/container", "quay.io"}}},

@@ -206,6 +206,8 @@ func (j *ghJob) withUse(s *ghStep, key string) use {
 		}
 		if strings.EqualFold(actionName(s.uses), "actions/checkout") && strings.EqualFold(key, "ssh-key") {
 			u.res = Resource{"ssh/host-or-git", u.res.Name}
+		} else if u.res.Kind == "vcs/git" && j.w.r.ci == GitHub && get("github-server-url") == "" {
+			u.res.Kind = "vcs/github"
 		}
 	default:
 		u = envUse(key)

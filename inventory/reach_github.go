@@ -181,11 +181,12 @@ func (v *view) parseCondition(n *node) *expr {
 	return parseExpr(text)
 }
 
-// runsAnyway reports whether a condition makes a job run although one that it needs was skipped.
+// runsAnyway reports whether a condition makes a job run although one that it needs was skipped:
+// failure() doesn't, for a skipped job is none that failed.
 func runsAnyway(cond *expr) bool {
 	found := false
 	cond.each(func(x *expr) bool {
-		if x.op == opCall && (x.name == "always" || x.name == "cancelled" || x.name == "failure") {
+		if x.op == opCall && (x.name == "always" || x.name == "cancelled") {
 			found = true
 		}
 		return true
