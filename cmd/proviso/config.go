@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -110,6 +112,9 @@ const maxConfigBytes = 4 << 20
 // that don't keep the broker from starting.
 func readConfig(name string) (*Config, []string, error) {
 	data, err := readFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("there is no configuration %s: name yours with --config FILE, or write one as docs/quickstart.md shows", name)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("can't read the configuration: %w", err)
 	}

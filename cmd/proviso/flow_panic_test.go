@@ -54,6 +54,12 @@ func TestAPanicInTheFlowIsARecordedRefusal(t *testing.T) {
 			if got := b.log.Status().Size - before; got != want {
 				t.Errorf("%d entries in the record, want %d", got, want)
 			}
+			if stage == proviso.StageCredential {
+				_, found := cli(t, "audit", "search", "--store", s.dir+"/data", "--result", "refused", "--output", "json")
+				if !strings.Contains(found, `"parent":"`+r.refused.Decision+`"`) || strings.Contains(found, `"decision":"`+r.refused.Decision+`"`) {
+					t.Errorf("the entry that takes %s back is %s", r.refused.Decision, found)
+				}
+			}
 			if lines := log.String(); !strings.Contains(lines, "a mistake of ours") || !strings.Contains(lines, r.refused.Decision) {
 				t.Errorf("the operator's log lacks the cause:\n%s", lines)
 			}
@@ -84,6 +90,19 @@ func TestNoiseDoesNotHideAnAttempt(t *testing.T) {
 		if r.granted != nil {
 			t.Fatalf("a pull request got %s", r)
 		}
+		attempts = append(attempts, r.refused.Decision)
+	}
+	// Nor can they keep a job of ours out of it: it has no budget but its issuer's rate.
+	forged := exchangeForm(s.token(lab.Job{Event: "pull_request"}), "deploy")
+	before := b.broker.Unrecorded()
+	for range 20_000 {
+		if s.ask(forged); b.broker.Unrecorded() > before {
+			break
+		}
+	}
+	for range 20 {
+		s.ask(forged)
+		r := s.ask(exchangeForm(s.token(lab.Job{}), "no-such-grant"))
 		attempts = append(attempts, r.refused.Decision)
 	}
 	recorded := s.decisions()
