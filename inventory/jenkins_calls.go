@@ -16,7 +16,7 @@ func init() {
 		"withAWS": jkWithAWS, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
 		"withKubeConfig": jkKube, "withKubeCredentials": jkKube, "kubernetesDeploy": jkKube, "azureServicePrincipal": jkAzure,
 		"withSonarQubeEnv": jkConnection, "slackSend": jkConnection, "office365ConnectorSend": jkConnection, "emailext": jkConnection, "publishChecks": jkConnection,
-		"sshPublisher": jkSSHPublisher, "nexusPublisher": jkServer, "nexusPolicyEvaluation": jkServer,
+		"withAzureKeyvault": jkAzureVault, "azureKeyVault": jkAzureVault, "sshPublisher": jkSSHPublisher, "nexusPublisher": jkServer, "nexusPolicyEvaluation": jkServer,
 		"@Library": jkLibrary, "library": jkLibrary, "parameters": jkSkip, "when": jkSkip,
 		"sh": jkScript, "bat": jkScript, "powershell": jkScript, "pwsh": jkScript,
 	}
@@ -392,22 +392,27 @@ func jkWithRegistry(f *jkFile, c *gCall, ctx jkCtx) {
 	f.block(c.body, ctx)
 }
 
-var jkSettings = regexp.MustCompile(`(?i)settings|npmrc|pypirc|kube|cred|secret|token|gradle|docker|netrc|ssh`)
+var jkSettings = regexp.MustCompile(`(?i)settings|npmrc|pypirc|kube|cred|secret|token|gradle|docker|netrc|ssh|passw|pki|private|keystore|gpg`)
 
 // jkConfigFile reads managed files: settings of package tools carry the credentials of their servers.
 func jkConfigFile(f *jkFile, c *gCall, ctx jkCtx) {
 	var walk func(v gValue, depth int)
-	record := func(v gValue) {
+	record := func(v gValue, u use) {
 		for _, id := range f.ids(v) {
 			if id != "" {
-				f.r.static(ctx.place(), v.line, id, secretUse("registry/maven", ""), c.name)
+				f.r.static(ctx.place(), v.line, id, u, c.name)
 			}
 		}
 	}
 	walk = func(v gValue, depth int) {
 		if v.call != nil {
-			if id := named(v.call, "fileId"); id.isStr && (jkSettings.MatchString(id.str) || jkSettings.MatchString(named(v.call, "variable").str) || jkSettings.MatchString(named(v.call, "targetLocation").str)) {
-				record(id)
+			id, variable, to := named(v.call, "fileId"), named(v.call, "variable").str, named(v.call, "targetLocation").str
+			if jkSettings.MatchString(strings.Join(append(slices.Clone(f.ids(id)), variable, to), " ")) {
+				u := secretUse("registry/maven", "")
+				if by := envUse(variable); by.known() || natureOf(variable) == NatureCredential {
+					u.res = by.res
+				}
+				record(id, u)
 			}
 		}
 		for _, a := range v.list {
@@ -421,7 +426,7 @@ func jkConfigFile(f *jkFile, c *gCall, ctx jkCtx) {
 	}
 	for _, key := range []string{"mavenSettingsConfig", "globalMavenSettingsConfig"} {
 		if v := named(c, key); v.isStr {
-			record(v)
+			record(v, secretUse("registry/maven", ""))
 		}
 	}
 	f.block(c.body, ctx)

@@ -137,3 +137,44 @@ func (f *jkFile) idToken(variable string, line int, ctx jkCtx, via string) bool 
 	}
 	return ok
 }
+
+// jkAzureVault reads the values of an Azure key vault, and the login for it:
+// an id of the controller, or one that the environment brings.
+func jkAzureVault(f *jkFile, c *gCall, ctx jkCtx) {
+	res := Resource{"secrets-manager/azure-key-vault", unknown}
+	for _, key := range []string{"keyVaultURL", "keyVaultURLOverride"} {
+		if v := named(c, key); v.isStr && !v.gstr {
+			res.Name = v.str
+		}
+	}
+	for _, key := range []string{"credentialID", "credentialIDOverride", "credentialId"} {
+		if id := named(c, key); id.isStr || id.ident != "" {
+			f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), c.name)
+		}
+	}
+	for key, nature := range map[string]Nature{"applicationSecretOverride": NatureCredential, "applicationIDOverride": NatureIdentifier} {
+		if name, ok := strings.CutPrefix(named(c, key).ident, "env."); ok {
+			f.r.static(ctx.place(), named(c, key).line, name, use{res: res, nature: nature}, c.name+" "+key)
+		}
+	}
+	inner := f.usesIn(c.body)
+	for _, key := range []string{"azureKeyVaultSecrets", "secrets"} {
+		list := named(c, key)
+		if list.ident != "" && len(f.lists(list.ident)) > 0 {
+			list = f.lists(list.ident)[0]
+		}
+		for _, a := range list.list {
+			name := mapValue(a.val, "name")
+			env := firstOf(mapValue(a.val, "envVariable").str, name.str)
+			if name.isStr {
+				u := inner[env].or(envUse(env))
+				f.r.add(ctx.place(), name.line, Credential{Kind: StaticSecret, Name: env, Nature: storedNature(env), Source: "azure-key-vault:" + name.str}, u, c.name)
+			}
+		}
+		if list.list == nil && (list.ident != "" || list.parts != nil) {
+			f.secret(list, c.line, ctx, use{nature: NatureCredential}, c.name)
+		}
+	}
+	ctx.covered = true
+	f.block(c.body, ctx)
+}

@@ -156,6 +156,11 @@ func (f *gbFile) outputs() {
 	if loc := r.at(art, "objects", "location"); loc != nil {
 		upload(loc, Resource{"storage/gcs", r.str(loc)}, "artifacts")
 	}
+	for oci := range r.items(r.get(art, "oci")) {
+		if path := r.get(oci, "registry_path"); path != nil {
+			upload(path, imageRegistry(f.expand(r.str(path))), "artifacts")
+		}
+	}
 	for _, key := range []string{"mavenArtifacts", "pythonPackages", "npmPackages", "goModules"} {
 		for p := range r.items(r.get(art, key)) {
 			upload(p, Resource{"registry/gar", firstOf(r.str(r.get(p, "repository")), unknown)}, "artifacts")

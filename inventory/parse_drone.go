@@ -39,7 +39,8 @@ func readDrone(r *reader, docs []*node) {
 			sources[r.str(r.get(root, "name"))] = drSource{"external", firstOf(r.str(r.get(get, "path")), r.str(get)) + "/" + r.str(r.get(get, "name"))}
 		}
 	}
-	for i, root := range docs {
+	unnamed := 0
+	for _, root := range docs {
 		if !r.isMap(root) {
 			continue
 		}
@@ -48,7 +49,11 @@ func readDrone(r *reader, docs []*node) {
 		if kind != "pipeline" && !legacy {
 			continue
 		}
-		f := &drFile{r: r, job: firstOf(r.str(r.get(root, "name")), numberedPipeline(i)), sources: sources}
+		f := &drFile{r: r, job: r.str(r.get(root, "name")), sources: sources}
+		if f.job == "" {
+			f.job = numberedPipeline(unnamed)
+			unnamed++
+		}
 		f.events = drEvents(&r.view, r.get(root, "trigger"))
 		if n := r.get(root, "node"); n != nil {
 			var labels []string

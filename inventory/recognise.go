@@ -340,7 +340,7 @@ func isJenkins(text string) bool {
 			return false
 		}
 	}
-	for _, w := range []string{"pipeline {", "pipeline{", "withCredentials", "redentialsId", "credentials(", "withSecrets", "withVault", "withAWS", "sshagent", "node(", "node {", "stage("} {
+	for _, w := range []string{"pipeline {", "pipeline{", "withCredentials", "redentialsId", "withAzureKeyvault", "configFileProvider", "credentials(", "withSecrets", "withVault", "withAWS", "sshagent", "node(", "node {", "stage("} {
 		if strings.Contains(text, w) {
 			return true
 		}
