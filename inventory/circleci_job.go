@@ -445,6 +445,10 @@ func (j *ccJob) actor(a actor, line int) {
 	default:
 		return
 	}
+	if j.identity[a.family] == Federated && strings.HasPrefix(a.res.Kind, "registry/") {
+		j.f.r.federated(j.place(Federated), line, "oidc:circleci", use{res: a.res}, a.via)
+		return
+	}
 	if j.at.runner.Kind != RunnerSelfHosted || j.contexts || j.identity[a.family] != "" || j.f.r.inSight(j.at.job, a) {
 		return
 	}
