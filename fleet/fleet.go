@@ -21,6 +21,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -337,6 +338,32 @@ func (f *Fleet) Reattest(ctx context.Context, name, reason string) (rekeyed bool
 	})
 }
 
+// ForgetBundle lets a trust domain's bundle begin with a lower sequence than was
+// ever seen here: its authority was made anew. A broker that runs goes by what it
+// has seen until it is started again.
+func (f *Fleet) ForgetBundle(ctx context.Context, domain, reason string) error {
+	has, err := f.db.HasBundleFloor(ctx, domain)
+	if err != nil {
+		return fmt.Errorf("the bundles' sequences can't be read: %w", err)
+	}
+	if !has {
+		return fmt.Errorf("no sequence of a bundle of %q is remembered; write the trust domain as runners[].trust_domain has it", domain)
+	}
+	if err := oneLine(reason); err != nil {
+		return err
+	}
+	return f.log.NoteWith(ctx, f.event("bundle-forgotten", "spiffe://"+domain, reasonOf(reason)), func(tx *store.Tx) error { return tx.ForgetBundleFloor(domain) })
+}
+
+func oneLine(reason string) error {
+	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("a reason is one line of at most %d bytes", maxReason)
+	}
+	return nil
+}
+
+func reasonOf(reason string) string { return cmp.Or(reason, "no reason was given") }
+
 var errUnknown = errors.New("no runner of this name is known; proviso runner list shows them")
 
 // change writes a runner's row and the event that says so, in one transaction,
@@ -347,8 +374,8 @@ func (f *Fleet) change(ctx context.Context, name, event, reason string, edit fun
 
 // changeWith is change with more in the transaction.
 func (f *Fleet) changeWith(ctx context.Context, name, event, reason string, edit func(*store.Runner) error, more func(*store.Tx) error) error {
-	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fmt.Errorf("a reason is one line of at most %d bytes", maxReason)
+	if err := oneLine(reason); err != nil {
+		return err
 	}
 	f.changing.Lock()
 	defer f.changing.Unlock()
@@ -360,12 +387,8 @@ func (f *Fleet) changeWith(ctx context.Context, name, event, reason string, edit
 	if err := edit(&r); err != nil {
 		return err
 	}
-	message := reason
-	if message == "" {
-		message = "no reason was given"
-	}
 	write := func(tx *store.Tx) error { return errors.Join(tx.SetStanding(r), more(tx)) }
-	if err := f.log.NoteWith(ctx, f.event(event, name, message), write); err != nil {
+	if err := f.log.NoteWith(ctx, f.event(event, name, reasonOf(reason)), write); err != nil {
 		return err
 	}
 	f.mu.Lock()

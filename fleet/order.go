@@ -13,13 +13,14 @@ import (
 // machine: over a socket that only the broker's user reaches, or from a command
 // that has opened the store while no broker runs.
 type Order struct {
-	// Do is token, list, ban, unban or reattest.
+	// Do is token, list, ban, unban, reattest or forget-bundle.
 	Do string `json:"do"`
 	// Values are those of the runners' path, for token: {"id": "r1", "region": "eu"}.
 	Values map[string]string `json:"values,omitempty"`
 	// TTL is the join token's life in seconds.
 	TTL int64 `json:"ttl,omitempty"`
-	// Name is a runner's SPIFFE ID, ENTRY/ID, or the last segment of its SPIFFE ID.
+	// Name is a runner's SPIFFE ID, ENTRY/ID, or the last segment of its SPIFFE ID;
+	// for forget-bundle a trust domain.
 	Name   string `json:"name,omitempty"`
 	Reason string `json:"reason,omitempty"`
 }
@@ -40,6 +41,8 @@ func (f *Fleet) Obey(ctx context.Context, o Order, name func(values map[string]s
 	case "list":
 		runners, err := f.List(ctx)
 		return Answer{Runners: runners}, err
+	case "forget-bundle":
+		return Answer{Name: o.Name}, f.ForgetBundle(ctx, o.Name, o.Reason)
 	case "token":
 		if name == nil {
 			return Answer{}, fmt.Errorf("this broker has no fleet: give it a section trust_domain, and an entry of runners with bundle: {own: true}")

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -252,30 +253,36 @@ func (b *bundle) same(other *bundle) bool {
 // What else a bundle says may differ: SPIRE's server prints a bundle without the
 // refresh hint that its endpoint adds, under one sequence.
 func (b *bundle) follows(old *bundle) error {
-	switch {
-	case !old.hasSequence:
+	if !old.hasSequence {
 		return nil
+	}
+	return b.notBefore(old.sequence, old.keysHash())
+}
+
+// notBefore is follows for what is known of an older bundle.
+func (b *bundle) notBefore(sequence int64, keys [32]byte) error {
+	switch {
 	case !b.hasSequence:
 		return &bundleError{proviso.CodeBundleRollback,
-			fmt.Sprintf("spiffe_sequence is gone, it was %d", old.sequence)}
-	case b.sequence < old.sequence:
+			fmt.Sprintf("spiffe_sequence is gone, it was %d", sequence)}
+	case b.sequence < sequence:
 		return &bundleError{proviso.CodeBundleRollback,
-			fmt.Sprintf("spiffe_sequence %d is lower than the last one, %d", b.sequence, old.sequence)}
-	case b.sequence == old.sequence && !slices.Equal(b.keyTexts(), old.keyTexts()):
+			fmt.Sprintf("spiffe_sequence %d is lower than the last one, %d", b.sequence, sequence)}
+	case b.sequence == sequence && b.keysHash() != keys:
 		return &bundleError{proviso.CodeBundleSequenceReused,
 			fmt.Sprintf("spiffe_sequence %d stands for two different sets of keys; raise it with every change", b.sequence)}
 	}
 	return nil
 }
 
-// keyTexts gives the bundle's keys as they were written, in an order of its own.
-func (b *bundle) keyTexts() []string {
+// keysHash names the bundle's keys as they were written, in whatever order.
+func (b *bundle) keysHash() [32]byte {
 	var texts []string
 	for _, key := range b.doc.Get("keys").Items() {
 		texts = append(texts, string(document.AppendCanonical(nil, key)))
 	}
 	slices.Sort(texts)
-	return texts
+	return sha256.Sum256([]byte(strings.Join(texts, "\n"))) // canonical JSON has no line feed
 }
 
 // sharesKeyWith reports whether two bundles hold one key: then the owner of

@@ -13,6 +13,7 @@ import (
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/runner"
+	"github.com/proviso-ci/proviso/store"
 )
 
 func TestMalformedBundleIsRefused(t *testing.T) {
@@ -157,6 +158,47 @@ func TestBundleReload(t *testing.T) {
 	if err := v.ReloadNow(); err != nil || taken(now) {
 		t.Errorf("withdrawn keys are still believed: %v", err)
 	}
+}
+
+// What was withdrawn stays withdrawn when the broker is started again: an older
+// bundle is no better then. Another source of the bundle, which the operator
+// writes down, begins anew.
+func TestAnOlderBundleAfterARestart(t *testing.T) {
+	a := newAuthority(t, domain, frozen)
+	dir := t.TempDir()
+	start := func(code proviso.Code) {
+		t.Helper()
+		db, err := store.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		v, err := runner.New([]runner.Config{a.config("fleet")}, runner.Options{Audience: broker, Now: func() time.Time { return frozen }, Log: quiet, Store: db})
+		if err == nil {
+			v.Close()
+		}
+		if code == "" && err != nil || code != "" && (err == nil || !strings.Contains(err.Error(), string(code)) || !strings.Contains(err.Error(), "proviso runner bundle forget "+domain)) {
+			t.Errorf("%v, want %q", err, code)
+		}
+	}
+	a.write(nil)
+	start("") // no sequence, nothing to remember
+	a.write(6)
+	start("")
+	a.write(7)
+	start("")
+	start("")
+	a.write(6)
+	start(proviso.CodeBundleRollback)
+	a.write(nil)
+	start(proviso.CodeBundleRollback)
+	a.writeDocument(newAuthority(t, domain, frozen).bundle(7))
+	start(proviso.CodeBundleSequenceReused)
+	a.write(7)
+	start("")
+	a.file = write(t, "elsewhere.json", nil)
+	a.write(1)
+	start("")
 }
 
 // Verify looks after the file by itself, at most once per interval.

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/proviso-ci/proviso"
+	"github.com/proviso-ci/proviso/store"
 )
 
 // Refusals and problems of bundles that the shared list has no word for.
@@ -51,6 +53,8 @@ type source struct {
 	// floor is a bundle that none may fall behind, although it verifies nothing;
 	// nil without one.
 	floor *bundle
+	// kept is where the highest sequence outlives a restart; nil keeps none.
+	kept *store.DB
 	// distinct reports a key that another trust domain's bundle holds too.
 	distinct func(*source, *bundle) error
 
@@ -126,9 +130,13 @@ func (s *source) take(data []byte) error {
 			return s.keep(err)
 		}
 	}
+	if err := s.remembered(old, fresh); err != nil {
+		return s.keep(err)
+	}
 	if err := s.distinct(s, fresh); err != nil {
 		return s.keep(err)
 	}
+	s.remember(fresh)
 	s.problem, s.loaded = nil, s.now()
 	s.current.Store(fresh)
 	s.confirm()
@@ -139,6 +147,35 @@ func (s *source) take(data []byte) error {
 	say("trust domain's bundle is in use", "runner", s.name, "trust_domain", s.domain.Name(), "source", s.origin.String(),
 		"sequence", fresh.sequence, "x509_authorities", len(fresh.x509.X509Authorities()), "jwt_authorities", len(fresh.jwt))
 	return nil
+}
+
+// remembered holds a process's first bundle to the newest that an earlier one
+// took from the same source: a restart is no occasion to come with an older one.
+func (s *source) remembered(old, fresh *bundle) error {
+	if s.kept == nil || old != nil {
+		return nil
+	}
+	f, known, err := s.kept.BundleFloor(context.Background(), s.domain.Name(), s.origin.String())
+	if err != nil || !known {
+		return err
+	}
+	if err := fresh.notBefore(f.Sequence, f.Keys); err != nil {
+		return fmt.Errorf("%w; that was seen here before the last start, at %s. If the domain's authority was made anew, have it forgotten: proviso runner bundle forget %s",
+			err, stamp(f.Seen), s.domain.Name())
+	}
+	return nil
+}
+
+// remember keeps a bundle's sequence. One that can't be kept serves all the same:
+// the broker whose store can't be written issues nothing anyway.
+func (s *source) remember(b *bundle) {
+	if s.kept == nil || !b.hasSequence {
+		return
+	}
+	err := s.kept.RaiseBundleFloor(context.Background(), s.domain.Name(), s.origin.String(), store.BundleFloor{Sequence: b.sequence, Keys: b.keysHash(), Seen: s.now()})
+	if err != nil {
+		s.log.Error("the sequence of a trust domain's bundle is not kept: after a restart an older one would be taken", "runner", s.name, "trust_domain", s.domain.Name(), "error", err)
+	}
 }
 
 // fail notes why the origin gave no bundle. The last good one stays.

@@ -46,7 +46,8 @@ type Options struct {
 	// Kinds are further kinds of evidence beside SPIFFE's.
 	Kinds []Kind
 	// Store remembers which key a machine was first seen with, for evidence that
-	// is only as good as that. Without it such evidence is refused.
+	// is only as good as that, and the highest sequence of each foreign bundle.
+	// Without it such evidence is refused, and a restart forgets the sequences.
 	Store *store.DB
 	// BundleCheck is how often a bundle's file is looked at, at most. Default 2s.
 	BundleCheck time.Duration
@@ -157,7 +158,9 @@ func New(configs []Config, opt Options) (*Verifier, error) {
 // are not: a partner that is down must not keep anybody else out.
 func (v *Verifier) open(d *domain, td spiffeid.TrustDomain, opt Options) (where string, err error) {
 	s := &source{domain: td, name: d.cfg.Name, maxStale: d.cfg.Bundle.MaxStale, now: opt.Now, log: opt.Log, distinct: v.distinct}
-	d.source = s
+	if d.source = s; !d.cfg.Bundle.Own {
+		s.kept = opt.Store
+	}
 	switch b := d.cfg.Bundle; {
 	case b.Own:
 		if opt.Own == nil {

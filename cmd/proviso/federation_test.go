@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,6 +134,43 @@ func (f *ownFleet) serveUntil() (stop func()) {
 	}
 	f.t.Cleanup(stop)
 	return stop
+}
+
+// A broker that is started again knows how new a trust domain's bundle was, and
+// takes no older one, until its operator says that the domain began anew.
+func TestAnOlderBundleKeepsTheBrokerFromStarting(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	sequence := func(n int) {
+		t.Helper()
+		var bundle map[string]any
+		noError(t, json.Unmarshal(made(os.ReadFile(y.fleet.BundleFile()))(t), &bundle))
+		bundle["spiffe_sequence"] = n
+		noError(t, os.WriteFile(y.fleet.BundleFile(), made(json.Marshal(bundle))(t), 0o600))
+	}
+	stop := func(p *process) {
+		p.signal(syscall.SIGTERM)
+		if code := p.ended(30 * time.Second); code != exitDone {
+			t.Errorf("the broker ended with %d: %s", code, p.log.String())
+		}
+	}
+	sequence(7)
+	stop(y.spawn())
+	sequence(6)
+	p := y.launch()
+	if code := p.ended(30 * time.Second); code != exitRefused || !strings.Contains(p.log.String(), "bundle_rollback: spiffe_sequence 6 is lower than the last one, 7") || !strings.Contains(p.log.String(), "proviso runner bundle forget runners.acme.example") {
+		t.Errorf("the broker ended with %d: %s", code, p.log.String())
+	}
+	if code, said := cli(t, "runner", "bundle", "forget", "elsewhere.example", "-c", y.file); code != exitRefused || !strings.Contains(said, "no sequence of a bundle") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if code, said := cli(t, "runner", "bundle", "forget", "runners.acme.example", "--reason", "a new server", "-c", y.file); code != exitDone || !strings.Contains(said, "is forgotten") {
+		t.Errorf("%d: %s", code, said)
+	}
+	stop(y.spawn())
+	if _, said := cli(t, "audit", "search", "--store", filepath.Join(y.dir, "data"), "--output", "json"); !strings.Contains(said, "bundle-forgotten") || !strings.Contains(said, "a new server") {
+		t.Error("the record has nothing of it")
+	}
 }
 
 // A configuration whose grants could pass for runners, or whose trust domains

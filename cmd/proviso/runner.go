@@ -28,7 +28,12 @@ are the operator's, on the broker's machine. docs/fleet.md has a fleet in ten mi
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	token.AddCommand(newJoinTokenCommand())
-	parent.AddCommand(newAgentCommand(), newEnrollCommand(), token, newRunnerListCommand(),
+	bundle := &cobra.Command{
+		Use: "bundle", Short: "Forget the sequence of a trust domain's bundle", Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	bundle.AddCommand(newForgetBundleCommand())
+	parent.AddCommand(newAgentCommand(), newEnrollCommand(), token, bundle, newRunnerListCommand(),
 		newStandingCommand("ban", "Give a runner nothing any more, from now on",
 			`The ban is in the record and in force when the command ends: no exchange, join or
 renewal of the runner is granted. What it holds already lives until it ends. A

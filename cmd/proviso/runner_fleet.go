@@ -167,6 +167,30 @@ shows, or a whole SPIFFE ID, or ENTRY/ID of a runner with other evidence.`,
 	return cmd
 }
 
+func newForgetBundleCommand() *cobra.Command {
+	var file, reason string
+	cmd := &cobra.Command{
+		Use:   "forget TRUST_DOMAIN",
+		Short: "Let a trust domain's bundle begin anew",
+		Long: `A bundle whose sequence is lower than the highest that the broker ever saw is
+refused, also after a restart: it may hold a key that was withdrawn since. A trust
+domain whose authority was made anew begins with a low one. Ask its owner before
+you say so. A broker that runs has to be started again afterwards.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			answer, err := orderWith(cmd.Context(), file, fleet.Order{Do: "forget-bundle", Name: args[0], Reason: reason})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "the sequence of %s's bundle is forgotten; a broker that runs goes by what it has seen until it is started again\n", answer.Name)
+			return nil
+		},
+	}
+	configFlag(cmd, &file)
+	cmd.Flags().StringVar(&reason, "reason", "", "a line for the record")
+	return cmd
+}
+
 func newRunnerListCommand() *cobra.Command {
 	var file, output string
 	cmd := &cobra.Command{
