@@ -14,6 +14,7 @@ import (
 
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/broker"
+	"github.com/proviso-ci/proviso/fleet"
 	"github.com/proviso-ci/proviso/lab"
 	"github.com/proviso-ci/proviso/runner"
 	"github.com/proviso-ci/proviso/server"
@@ -144,7 +145,7 @@ func TestSVIDsThatAreNoCallers(t *testing.T) {
 func TestWorkloadAsksForItself(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.serve()
+	b, _ := p.serve()
 	svid, x509 := p.svid(p.prod, deployerPath), made(p.prod.X509SVID(deployerPath))(t)
 	id := p.prod.ID(deployerPath)
 	assertion := []string{"client_assertion_type", proviso.ClientAssertionSPIFFE, "client_assertion"}
@@ -174,6 +175,14 @@ func TestWorkloadAsksForItself(t *testing.T) {
 		get("by mutual TLS where the key is wanted", &x509, asClient("held", "client_id", id), "")
 	}
 	get("by both", &x509, subject(p.svid(p.prod, deployerPath), "renew"), "")
+
+	// A ban is of a SPIFFE ID, whoever has it: nothing new is proof enough.
+	noError(t, b.broker.Fleet.Ban(t.Context(), id, "it was taken over"))
+	get("banned, by a new JWT-SVID", nil, subject(p.svid(p.prod, deployerPath), "renew"), fleet.CodeRunnerBanned)
+	get("banned, as a client", nil, asClient("renew", append(assertion, p.svid(p.prod, deployerPath))...), fleet.CodeRunnerBanned)
+	get("banned, by mutual TLS", &x509, asClient("held", "client_id", id), fleet.CodeRunnerBanned)
+	noError(t, b.broker.Fleet.Unban(t.Context(), id, "it was not"))
+	get("no longer banned", nil, subject(p.svid(p.prod, deployerPath), "renew"), "")
 }
 
 // The commands ask for a workload that runs no job when they are told to, by its
