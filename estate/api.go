@@ -106,7 +106,7 @@ func sameOrigin(a, b *url.URL) bool {
 
 // pages gets a listing page by page, following the Link header of RFC 8288.
 // each gets the address of the page too, so that a caller can remember it.
-func (a *api) pages(ctx context.Context, first *url.URL, each func(at *url.URL, body []byte) error) error {
+func (a *api) pages(ctx context.Context, first *url.URL, each func(body []byte) error) error {
 	seen := make(map[string]bool)
 	for at := first; at != nil; {
 		if seen[at.String()] {
@@ -119,7 +119,7 @@ func (a *api) pages(ctx context.Context, first *url.URL, each func(at *url.URL, 
 		if err != nil {
 			return err
 		}
-		if err := each(at, body); err != nil {
+		if err := each(body); err != nil {
 			return err
 		}
 		if at, err = a.next(at, header); err != nil {

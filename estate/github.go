@@ -62,37 +62,47 @@ func (g *GitHub) List(ctx context.Context) (*Listing, error) {
 		a.header.Set("Authorization", "Bearer "+g.Token.value)
 	}
 	web := githubWeb(a.base)
-	out := &Listing{}
 	for _, kind := range []string{"orgs", "users"} {
-		first := a.base.JoinPath(kind, g.Org, "repos")
-		first.RawQuery = "per_page=100&sort=full_name"
-		err = a.pages(ctx, first, func(_ *url.URL, body []byte) error {
-			list, err := decode[githubRepository](a, body)
-			if err != nil {
-				return err
+		at := a.base.JoinPath(kind, g.Org, "repos")
+		at.RawQuery = "per_page=100&sort=full_name"
+		out, err := listed(ctx, a, at, web, func(r *githubRepository) (string, string, bool) {
+			stamp := ""
+			if r.PushedAt != "" {
+				stamp = r.PushedAt + " " + r.DefaultBranch
 			}
-			for _, r := range list {
-				if r.Archived || r.Disabled {
-					out.Archived++
-					continue
-				}
-				stamp := ""
-				if r.PushedAt != "" {
-					stamp = r.PushedAt + " " + r.DefaultBranch
-				}
-				if err := out.add(web, r.CloneURL, stamp); err != nil {
-					return err
-				}
-			}
-			return nil
+			return r.CloneURL, stamp, r.Archived || r.Disabled
 		})
-		var status *statusError
-		if errors.As(err, &status) && status.status == http.StatusNotFound {
-			continue // the name of a user has no organisation
-		}
-		return out, err
+		if out != nil || err != nil {
+			return out, err
+		} // else the name is a user's
 	}
 	return nil, fmt.Errorf("estate: GitHub knows no organisation or user %s, or the token of %s may not see it", g.Org, a.tokenFrom)
+}
+
+// listed reads all pages of a listing; nil when the server knows nothing of the
+// name. read gives the address of a repository, its stamp, and whether nothing runs in it.
+func listed[T any](ctx context.Context, a *api, at, web *url.URL, read func(*T) (clone, stamp string, idle bool)) (*Listing, error) {
+	out := &Listing{}
+	err := a.pages(ctx, at, func(body []byte) error {
+		list, err := decode[T](a, body)
+		for i := range list {
+			clone, stamp, idle := read(&list[i])
+			if idle {
+				out.Archived++
+			} else if err := out.add(web, clone, stamp); err != nil {
+				return err
+			}
+		}
+		return err
+	})
+	var status *statusError
+	switch {
+	case errors.As(err, &status) && status.status == http.StatusNotFound:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return out, nil
 }
 
 // githubWeb gives the host that clones come from.

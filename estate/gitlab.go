@@ -2,9 +2,7 @@ package estate
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"regexp"
 )
@@ -55,29 +53,11 @@ func (g *GitLab) List(ctx context.Context) (*Listing, error) {
 	at.Path = a.base.Path + "/groups/" + g.Group + "/projects"
 	at.RawPath = a.base.EscapedPath() + "/groups/" + url.PathEscape(g.Group) + "/projects"
 	at.RawQuery = "include_subgroups=true&with_shared=false&per_page=100&order_by=id&sort=asc"
-	out := &Listing{}
-	err = a.pages(ctx, &at, func(_ *url.URL, body []byte) error {
-		list, err := decode[gitlabProject](a, body)
-		if err != nil {
-			return err
-		}
-		for _, p := range list {
-			if p.Archived || p.EmptyRepo {
-				out.Archived++
-				continue
-			}
-			if err := out.add(&web, p.CloneURL, ""); err != nil {
-				return err
-			}
-		}
-		return nil
+	out, err := listed(ctx, a, &at, &web, func(p *gitlabProject) (string, string, bool) {
+		return p.CloneURL, "", p.Archived || p.EmptyRepo
 	})
-	var status *statusError
-	if errors.As(err, &status) && status.status == http.StatusNotFound {
-		return nil, fmt.Errorf("estate: GitLab knows no group %s, or the token of %s may not see it", g.Group, a.tokenFrom)
+	if out == nil && err == nil {
+		err = fmt.Errorf("estate: GitLab knows no group %s, or the token of %s may not see it", g.Group, a.tokenFrom)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, err
 }
