@@ -47,6 +47,9 @@ type textPlan struct {
 	used int
 }
 
+// small reports whether every line counts: then the counts of waves stand for what is left out.
+func (t *textPlan) small() bool { return !t.opt.All && t.opt.Lines < 32 }
+
 func (t *textPlan) line(format string, args ...any) {
 	s := fmt.Sprintf(format, args...)
 	if utf8.RuneCountInString(s) > t.opt.Width && !t.opt.All {
@@ -85,7 +88,7 @@ func (t *textPlan) head() {
 		t.line("%s: no static secret is used by any pipeline.", strings.Join(t.plan.Roots, ", "))
 		return
 	}
-	t.line("%s: %s in %s. A patch changes %d of the places, %d are changed by hand.", oneLine(strings.Join(t.plan.Roots, ", ")), plural(s.Secrets, "static secret"), plural(s.Places, "place"), s.Patched, s.Manual)
+	t.wrapped("", fmt.Sprintf("%s: %s in %s. A patch changes %d of the places, %d are changed by hand.", oneLine(strings.Join(t.plan.Roots, ", ")), plural(s.Secrets, "static secret"), plural(s.Places, "place"), s.Patched, s.Manual))
 	if s.NoneBetter > 0 {
 		t.line("For %s nothing better exists at the target: fenced in, or handed out by Proviso.", plural(s.NoneBetter, "secret"))
 	}
@@ -96,6 +99,10 @@ func (t *textPlan) head() {
 		t.line("%s a secrets manager at run time already: make the values dynamic there.", map[bool]string{true: "1 place asks", false: digits(s.Fetched) + " places ask"}[s.Fetched == 1])
 	}
 	for i, f := range t.plan.Foundations {
+		if t.small() {
+			t.line("First, once: %s", plural(len(t.plan.Foundations), "foundation"))
+			break
+		}
 		if i == 0 {
 			t.line("")
 			t.bold("First, once:")
@@ -143,8 +150,13 @@ func (t *textPlan) waves() {
 		items += len(w.Items)
 	}
 	room := t.opt.Lines - t.used - 4 - 3*len(t.plan.Waves)
+	if t.small() {
+		room = t.opt.Lines - t.used - 6 - len(t.plan.Waves)
+	}
 	for i, w := range t.plan.Waves {
-		t.line("")
+		if !t.small() || i == 0 {
+			t.line("")
+		}
 		t.bold(fmt.Sprintf("Wave %d: %s (%d)", w.Number, w.Title, len(w.Items)))
 		show := len(w.Items)
 		if !t.opt.All && items > room {
@@ -153,7 +165,7 @@ func (t *textPlan) waves() {
 		for _, id := range w.Items[:show] {
 			t.item(t.plan.Item(id))
 		}
-		if more := len(w.Items) - show; more > 0 {
+		if more := len(w.Items) - show; more > 0 && !t.small() {
 			t.line("  … and %d more", more)
 		}
 		room -= show
@@ -171,6 +183,10 @@ func (t *textPlan) item(it *Item) {
 	}
 	where := fmt.Sprintf("%s:%d", it.Places[0].File, it.Places[0].Line)
 	width := max(t.opt.Width-76, 20)
+	if t.opt.Width < 100 && !t.opt.All {
+		t.line("  %-26s %-9s risk %3d  %-12s %s", tail(it.ID, 26), it.Method, it.Risk, what, tail(oneLine(where), max(t.opt.Width-62, 12)))
+		return
+	}
 	t.line("  %-28s %-10s risk %3d effort %2d  %-12s %s", tail(it.ID, 28), it.Method, it.Risk, it.Effort, what, tail(oneLine(where), width))
 	if !t.opt.All {
 		return
@@ -224,7 +240,7 @@ func (t *textPlan) foot() {
 		t.line("%s asked for that no file could tell: --set NAME=VALUE, or in the written files.", map[bool]string{true: "1 value is", false: digits(n) + " values are"}[n == 1])
 	}
 	if !t.opt.All {
-		t.line("--all shows every step; --only %s one item; --write DIR writes patches, grants, policies and trust.", t.plan.Items[0].ID)
+		t.wrapped("", "--all shows every step; --only "+t.plan.Items[0].ID+" one item; --write DIR writes patches, grants, policies and trust.")
 	}
 }
 

@@ -54,7 +54,7 @@ func (r *Report) HTML(w io.Writer) error {
 		Policy: "default-src 'none'; script-src " + hashSource(script) + "; style-src " + hashSource(style) + "; base-uri 'none'; form-action 'none'",
 		Style:  template.CSS(style), //nolint:gosec // our own file
 		Script: template.JS(script), //nolint:gosec // our own file
-		Root:   printable(r.Inventory.Root), Foot: foot, Sums: sumsOf(r.Inventory), Data: dataOf(r),
+		Root:   rootWords(r.Inventory.Root), Foot: foot, Sums: sumsOf(r.Inventory), Data: dataOf(r),
 	})
 }
 
@@ -104,4 +104,12 @@ func sumsOf(inv *inventory.Inventory) []sumRow {
 		out = append(out, row)
 	}
 	return out
+}
+
+// rootWords names what was scanned.
+func rootWords(root string) string {
+	if root == "." {
+		return "the current directory"
+	}
+	return printable(root)
 }

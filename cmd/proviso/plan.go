@@ -195,7 +195,11 @@ func printPlan(w io.Writer, p *wayout.Plan, f planFlags) error {
 		_, err := io.WriteString(w, p.Markdown())
 		return err
 	}
-	return p.WriteText(w, wayout.TextOptions{All: f.all, Colour: isTerminal(w) && os.Getenv("NO_COLOR") == ""})
+	opt := wayout.TextOptions{All: f.all, Colour: isTerminal(w) && os.Getenv("NO_COLOR") == ""}
+	if opt.Width, opt.Lines = screen(w); opt.Lines > 0 {
+		opt.Lines-- // for the prompt
+	}
+	return p.WriteText(w, opt)
 }
 
 // writePlan writes the files of a plan into a directory of their own. It

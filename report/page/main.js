@@ -1,7 +1,8 @@
 // Tiles: what to look at first, in numbers.
 function setUpTiles() {
-  const static_ = P.filter(p => p.kind === "static_secret" && p.nature !== "identifier");
-  const names = new Set(static_.map(p => p.dir + "\u0000" + p.name)).size;
+  // As the plan counts them: both halves of a key are one, and what a secrets manager gives at run time is none.
+  const static_ = P.filter(p => p.kind === "static_secret" && p.nature !== "identifier" && (!p.source || p.source === "kubernetes"));
+  const names = D.plan ? D.plan.summary.secrets : new Set(static_.map(p => p.dir + "\u0000" + p.name)).size;
   const bad = D.findings.filter(f => f.severity === "critical" || f.severity === "high").length;
   const tiles = [
     [D.files, "pipeline file", "pipeline files"], [names, "static secret to replace", "static secrets to replace"], [bad, "finding is high or critical", "findings are high or critical"], [D.unresolved.length + D.unread.length, "part not seen", "parts not seen"],
