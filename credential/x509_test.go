@@ -342,6 +342,19 @@ func TestEachLintRefusesItsMistake(t *testing.T) {
 			t.NotBefore = t.NotBefore.Add(-time.Hour)
 			c.NotBefore = t.NotBefore
 		}},
+		"valid from earlier than recorded": {"lifetime", terms(func(t *audit.Terms) { t.NotBefore = t.NotBefore.Add(time.Second) })},
+		"backdated, by an old authority": {"lifetime", func(c *x509.Certificate, t *audit.Terms, a *Authority) {
+			old := *a.cert
+			old.NotBefore = old.NotBefore.AddDate(-1, 0, 0)
+			a.cert = &old
+			t.NotBefore = t.NotBefore.Add(-time.Hour)
+			c.NotBefore = t.NotBefore
+		}},
+		"begins before the authority": {"lifetime", func(c *x509.Certificate, _ *audit.Terms, a *Authority) {
+			young := *a.cert
+			young.NotBefore = c.NotBefore.Add(time.Second)
+			a.cert = &young
+		}},
 		"outlives the authority": {"lifetime", func(c *x509.Certificate, t *audit.Terms, a *Authority) {
 			t.Expires = a.Expires().Add(time.Hour)
 			c.NotAfter = a.Expires().Add(time.Minute)

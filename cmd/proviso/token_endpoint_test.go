@@ -85,6 +85,10 @@ func TestTokenRefusesWhatIsNotARequest(t *testing.T) {
 		{"no subject_token_type", without("subject_token_type"), proviso.CodeRequestMalformed, "invalid_request", 400},
 		{"a SAML subject", set("subject_token_type", "urn:ietf:params:oauth:token-type:saml2"), proviso.CodeTokenTypeUnsupported, "invalid_request", 400},
 		{"subject_token twice", func(v url.Values) { v.Add("subject_token", "x") }, proviso.CodeRequestDuplicateParam, "invalid_request", 400},
+		{"an actor of another kind", func(v url.Values) {
+			v.Set("actor_token", "x.y.z")
+			v.Set("actor_token_type", "urn:ietf:params:oauth:token-type:saml2")
+		}, proviso.CodeTokenTypeUnsupported, "invalid_request", 400},
 		{"actor type without actor", set("actor_token_type", proviso.TokenTypeJWT), proviso.CodeRequestMalformed, "invalid_request", 400},
 		{"actor without its type", set("actor_token", "x.y.z"), proviso.CodeRequestMalformed, "invalid_request", 400},
 		{"no audience", without("audience"), proviso.CodeTargetMissing, "invalid_target", 400},
@@ -137,6 +141,7 @@ func TestTokenRefusesOtherKindsOfRequests(t *testing.T) {
 	}{
 		{"JSON", "application/json", nil, 415, proviso.CodeContentType},
 		{"no type", "", nil, 415, proviso.CodeContentType},
+		{"two types", formType, []string{"Content-Type", formType}, 415, proviso.CodeContentType},
 		{"another charset", formType + "; charset=utf-16", nil, 415, proviso.CodeContentType},
 		{"compressed", formType, []string{"Content-Encoding", "gzip"}, 415, proviso.CodeContentEncoding},
 		{"client authentication", formType, []string{"Authorization", "Basic eDp5"}, 401, proviso.CodeClientAuthUnsupported},
@@ -177,6 +182,11 @@ func TestTokenRefusesOtherKindsOfRequests(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "POST" {
 		t.Errorf("GET /token: got %d, Allow %q", resp.StatusCode, resp.Header.Get("Allow"))
+	}
+	resp = made(http.Post(w.url+"/token?x=1", formType, strings.NewReader(body)))(t)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a query string: got %d", resp.StatusCode)
 	}
 	// None of these used the token up: nothing was decided.
 	if status, _, answer := post(t, w, formType, body); status != http.StatusOK {
