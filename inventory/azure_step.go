@@ -288,9 +288,27 @@ func (st *azStep) scriptPaths() {
 		for _, h := range s.facts.held {
 			r.held(st.at, r.scriptLine(s.node, h.line, ""), h, "script")
 		}
+		st.act(s)
 		for _, x := range s.facts.exchanges {
 			if x.via == "az login --federated-token" || x.res.Kind == "broker/proviso" {
 				r.federated(st.at, r.scriptLine(s.node, x.line, ""), "oidc:azure-devops", use{res: x.res}, x.via)
+			}
+		}
+	}
+}
+
+// act records commands that act with the identity of a machine of the owner's:
+// outside of the tasks that log in by a connection, with no credential in sight.
+func (st *azStep) act(s azScript) {
+	r := st.f.r
+	if st.c.runner.Kind != RunnerSelfHosted || st.row != nil && len(st.row.conn) > 0 {
+		return
+	}
+	for _, a := range s.facts.actors {
+		switch a.family {
+		case "aws", "gcp", "azure", "k8s", "iac":
+			if !r.inSight(st.at.job, a) {
+				r.ambient(st.at, r.scriptLine(s.node, a.line, ""), "runner", use{res: a.res}, a.via)
 			}
 		}
 	}

@@ -333,6 +333,10 @@ func (g *glRead) actor(a actor, line int) {
 		if g.run.Kind == RunnerSelfHosted {
 			g.f.r.ambient(g.place(Ambient), line, "runner", use{res: a.res}, a.via)
 		}
+	case "k8s", "iac":
+		if g.run.Kind == RunnerSelfHosted && len(g.tokens) == 0 && !g.f.r.inSight(g.name, a) {
+			g.f.r.ambient(g.place(Ambient), line, "runner", use{res: a.res}, a.via)
+		}
 	case "docker":
 		// A push to a registry that nothing here logs in to is the runner's own login.
 		if g.run.Kind == RunnerSelfHosted && a.res.Name != "" && a.res.Name != "docker.io" && !strings.Contains(a.res.Name, "CI_REGISTRY") && !g.loggedIn() {

@@ -237,6 +237,10 @@ func (s *bbStep) actor(a actor, line int) {
 			s.used = true
 			s.f.r.federated(s.at, line, "oidc:bitbucket", use{res: a.res}, a.via)
 		}
+	case "k8s", "iac":
+		if s.at.runner.Kind == RunnerSelfHosted && !s.oidc && !s.f.r.inSight(s.at.job, a) {
+			s.f.r.ambient(s.at, line, "runner", use{res: a.res}, a.via)
+		}
 	}
 }
 
