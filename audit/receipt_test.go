@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/mod/sumdb/note"
+
 	proviso "github.com/proviso-ci/proviso"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -294,6 +296,46 @@ func FuzzReceipt(f *testing.F) {
 			t.Errorf("a receipt changes when it is written and read: %v", err)
 		}
 	})
+}
+
+// A checkpoint has one spelling, and is of one log, also where the signature holds.
+func TestSignedCheckpointsThatAreNone(t *testing.T) {
+	l := newLog(t)
+	l.fill(3)
+	v, err := newVerifier(l.VerifierKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := l.durable.Load().root().String()
+	sign := func(text string) []byte {
+		signed, err := note.Sign(&note.Note{Text: text}, l.signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	if got, f := openCheckpoint(sign(origin+"\n3\n"+root+"\n"), v); f != nil || got.size != 3 {
+		t.Errorf("a good checkpoint: %v", f)
+	}
+	for name, text := range map[string]string{
+		"of another log":                    "other.example/log\n3\n" + root + "\n",
+		"with a line more":                  origin + "\n3\n" + root + "\nextension\n",
+		"without a root":                    origin + "\n3\n",
+		"of a size with a sign":             origin + "\n+3\n" + root + "\n",
+		"of a size with a zero":             origin + "\n03\n" + root + "\n",
+		"of a negative size":                origin + "\n-3\n" + root + "\n",
+		"with a short root":                 origin + "\n3\nAAAA\n",
+		"with another spelling of the root": origin + "\n3\n" + root[:42] + string(root[42]+1) + "=\n",
+	} {
+		if _, f := openCheckpoint(sign(text), v); f == nil || f.Code != proviso.CodeCheckpointFormat {
+			t.Errorf("a checkpoint %s: %v", name, f)
+		}
+	}
+	long := sign(origin + "\n3\n" + root + "\n")
+	long = append(long, strings.Repeat("— witness.example AAAAAAAAAAAA\n", maxNote/20)...)
+	if _, f := openCheckpoint(long, v); f == nil || f.Code != proviso.CodeCheckpointFormat {
+		t.Errorf("a checkpoint without end: %v", f)
+	}
 }
 
 func FuzzCheckpoint(f *testing.F) {
