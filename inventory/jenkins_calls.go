@@ -169,8 +169,8 @@ func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
 	if id.line > 0 {
 		line = id.line
 	}
-	ids := f.ids(id)
-	if len(ids) == 0 {
+	ids := slices.DeleteFunc(slices.Clone(f.ids(id)), func(s string) bool { return s == "" })
+	if len(ids) == 0 && (!id.isStr || id.gstr) {
 		if !id.isStr && id.ident == "" && id.parts == nil {
 			return
 		}
@@ -180,9 +180,6 @@ func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
 		return
 	}
 	for _, name := range ids {
-		if name == "" {
-			continue
-		}
 		x := u
 		if n := natureOf(name); x.nature == "" || n == NatureIdentifier && x.nature != NatureCredential {
 			x.nature = n
@@ -276,7 +273,7 @@ func (f *jkFile) usesIn(body []*gCall) map[string]use {
 					}
 				}
 			}
-			if c.name == "=" || c.name == "return" {
+			if c.value() {
 				continue // the calls of its value stand beside it
 			}
 			if name, fn := f.callee(c); fn != nil && !seen[name] {

@@ -16,6 +16,10 @@ type jkClosure struct {
 	at   *jkCtx // where it was met; nil before
 }
 
+// value reports whether a call stands for the value of a statement: what is
+// assigned, or given back. "return { ... }" is a call like any other.
+func (c *gCall) value() bool { return (c.name == "=" || c.name == "return") && len(c.args) > 0 }
+
 // closureOf gives the closure of a value that is nothing else.
 func closureOf(v gValue) *gCall {
 	if c := v.call; c != nil && c.name == "" && c.args == nil && c.body != nil && v.parts == nil && v.list == nil {
@@ -69,7 +73,9 @@ func (f *jkFile) bind(fn, c *gCall) (restore func()) {
 	given := make(map[string][]string)
 	i := 0
 	for _, p := range fn.params {
-		given[p.name] = nil
+		if c.line > 0 { // nobody calls it here: what the file says of the name may hold
+			given[p.name] = nil
+		}
 		if p.def != "" {
 			given[p.name] = []string{p.def}
 		}
@@ -120,7 +126,7 @@ func (f *jkFile) results(name string, fn *gCall) []string {
 	var walk func([]*gCall, int)
 	walk = func(calls []*gCall, depth int) {
 		for i, c := range calls {
-			if c.name == "return" && (c.text == "return" || i == len(calls)-1) {
+			if c.name == "return" && c.value() && (c.text == "return" || i == len(calls)-1) {
 				for _, s := range f.ids(c.args[0].val) {
 					out = appendNew(out, s)
 				}

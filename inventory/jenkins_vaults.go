@@ -97,7 +97,7 @@ func (f *jkFile) lists(name string) []gValue {
 				switch {
 				case c.name == "=" && len(c.args) > 0:
 					f.assigned[c.assign] = append(f.assigned[c.assign], c.args[0].val)
-				case c.name == "return": // name << value, name += value
+				case c.name == "return" && c.value(): // name << value, name += value
 					if parts := c.args[0].val.parts; len(parts) > 1 && parts[0].ident != "" && parts[0].call == nil {
 						f.assigned[parts[0].ident] = append(f.assigned[parts[0].ident], parts[1:]...)
 					}
@@ -158,10 +158,9 @@ func jkAzureVault(f *jkFile, c *gCall, ctx jkCtx) {
 		}
 	}
 	inner := f.usesIn(c.body)
-	for _, key := range []string{"azureKeyVaultSecrets", "secrets"} {
-		list := named(c, key)
-		if list.ident != "" && len(f.lists(list.ident)) > 0 {
-			list = f.lists(list.ident)[0]
+	for _, list := range []gValue{named(c, "azureKeyVaultSecrets"), named(c, "secrets"), positional(c, 0)} {
+		if kept := f.lists(list.ident); list.ident != "" && len(kept) > 0 {
+			list = kept[0]
 		}
 		for _, a := range list.list {
 			name := mapValue(a.val, "name")

@@ -48,6 +48,12 @@ func (k *k8s) secret(at place, line int, name string, u use, via string) {
 	if u.nature == "" {
 		u.nature = NatureCredential
 	}
+	if !u.known() { // the secret's own name may tell: "snyk-secret", "gitlab"
+		word := strings.ReplaceAll(name, "-", "_")
+		if u.res = envUse(word).res; u.res.Kind == "" && !strings.Contains(word, "_") {
+			u.res = envUse(word + "_TOKEN").res
+		}
+	}
 	k.r.add(at, line, Credential{Kind: StaticSecret, Name: name, Nature: u.nature, Source: "kubernetes"}, u, via)
 }
 

@@ -65,12 +65,12 @@ func readJenkins(r *reader) {
 	calls := parseGroovy(r.src.text)
 	f := newJenkins(r, calls)
 	f.survey(calls, 0)
+	f.copySettings()
 	for _, c := range f.computed {
 		for _, s := range f.ids(c.args[0].val) {
 			f.consts[c.assign] = appendNew(f.consts[c.assign], s)
 		}
 	}
-	f.copySettings()
 	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
 	f.block(calls, ctx)
 	f.uncalled(ctx)
@@ -104,9 +104,9 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 		switch {
 		case c.isDef:
 			f.define(c.name, c)
-		case c.name == "return":
+		case c.name == "return" && c.value():
 			continue // the calls of its value stand before it
-		case c.name == "=":
+		case c.value():
 			f.surveyValue(c)
 			continue // and here they come behind it
 		case c.name == "axis":
@@ -147,7 +147,7 @@ func (f *jkFile) surveyValue(c *gCall) {
 		for _, s := range f.ids(v) {
 			f.consts[name] = appendNew(f.consts[name], s)
 		}
-	case v.call != nil && v.call.name != "":
+	case v.isStr, v.call != nil && v.call.name != "":
 		f.computed = append(f.computed, c)
 	}
 }
@@ -336,7 +336,7 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 	if c.isDef {
 		return
 	}
-	if c.name == "=" || c.name == "return" {
+	if c.value() {
 		f.keeps(c.assign, c.args[0].val, ctx, 0)
 		return // the calls of its value stand beside it
 	}

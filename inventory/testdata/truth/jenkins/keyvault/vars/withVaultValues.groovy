@@ -19,4 +19,20 @@ def call(config, Closure body) {
       sh './sign'
     }
   }
+  def shared = [
+    [$class: 'AzureKeyVaultSecret', secretType: 'Secret', name: 'hub-user', envVariable: 'HUB_USERNAME'],
+    [$class: 'AzureKeyVaultSecret', secretType: 'Secret', name: 'hub-token', envVariable: 'HUB_PASSWORD'],
+  ]
+  withAzureKeyvault(shared) { sh 'echo "$HUB_PASSWORD" | docker login -u "$HUB_USERNAME" --password-stdin' }
+  def action = 'plan'
+  final String runStage = "Run: ${action}"
+  stage(runStage) {
+    withCredentials([string(credentialsId: 'planner', variable: 'PLANNER_TOKEN')]) { sh './plan' }
+  }
+  def login = config.login ?: ''
+  stage('Cloud') {
+    withCredentials([file(credentialsId: login, variable: 'CLOUD_KEY_FILE')]) {
+      sh 'gcloud auth activate-service-account --key-file $CLOUD_KEY_FILE'
+    }
+  }
 }
