@@ -32,7 +32,7 @@ func readGroovy(text string) (*groovy, bool) {
 	g := &groovy{text: text, code: make([]bool, len(text))}
 	for i := 0; i < len(text); {
 		rest := text[i:]
-		end := -1
+		var end int
 		switch {
 		case strings.HasPrefix(rest, "//"), strings.HasPrefix(rest, "#!") && i == 0:
 			if end = strings.IndexByte(rest, '\n'); end < 0 {

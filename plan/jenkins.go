@@ -105,7 +105,7 @@ func (f *jenkinsFile) binding(l literal, d *draft) (*bound, error) {
 		return nil, fmt.Errorf("the credential is named in a way that no patch is known for")
 	}
 	if f.g.word(open) == "credentials" {
-		return f.environment(l, open)
+		return f.environment(open)
 	}
 	from := open - len(f.g.word(open))
 	if f.g.text[open] == '[' {
@@ -167,7 +167,7 @@ func (f *jenkinsFile) step(open int) string {
 }
 
 // environment reads X = credentials('id') of an environment block.
-func (f *jenkinsFile) environment(l literal, open int) (*bound, error) {
+func (f *jenkinsFile) environment(open int) (*bound, error) {
 	from := open - len("credentials")
 	m := assignment.FindStringSubmatch(f.g.text[strings.LastIndexByte(f.g.text[:from], '\n')+1 : from])
 	to := f.g.closes(open)
@@ -185,7 +185,6 @@ func (f *jenkinsFile) environment(l literal, open int) (*bound, error) {
 			return nil, fmt.Errorf("the credential is a user name and a password (%s%s), of which an environment block makes variables: bind it with withCredentials, and plan again", b.secret, tail)
 		}
 	}
-	_ = l
 	return b, nil
 }
 
@@ -378,8 +377,8 @@ func (f *jenkinsFile) edit() error {
 	for i := 0; i < len(f.changes); {
 		from := strings.LastIndexByte(f.g.text[:f.changes[i].from], '\n') + 1
 		var b strings.Builder
-		at, end := from, 0
-		for end = from; i < len(f.changes) && (end == from || f.changes[i].from < end); i++ {
+		at, end := from, from
+		for ; i < len(f.changes) && (end == from || f.changes[i].from < end); i++ {
 			c := f.changes[i]
 			b.WriteString(f.g.text[at:c.from] + c.with)
 			at = c.to
