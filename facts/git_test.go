@@ -39,7 +39,11 @@ func TestSSHSignatures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ecdsaSigner, rsaSigner := personOf(t, ecKey), personOf(t, rsaKey)
+	weakKey, err := rsa.GenerateKey(rand.Reader, 1024) // #nosec G403 -- it is to be refused
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecdsaSigner, rsaSigner, weak := personOf(t, ecKey), personOf(t, rsaKey), personOf(t, weakKey)
 	stamp := func(d time.Duration) string { return now.UTC().Add(d).Format("20060102150405") + "Z" }
 	var signers strings.Builder
 	allow := func(principals, options string, p *person) {
@@ -57,6 +61,7 @@ func TestSSHSignatures(t *testing.T) {
 	allow("dana@acme.example", `valid-after="`+stamp(-48*time.Hour)+`",namespaces="git"`, both)
 	allow("dana@acme.example", ``, ecdsaSigner)
 	allow("dana@acme.example", ``, rsaSigner)
+	allow("dana@acme.example", ``, weak)
 	g := newGatherer(t, r.config(signers.String(), func(c *facts.GitConfig) {
 		c.RevokedKeys = r.file("revoked", "# gone\n"+ssh.FingerprintSHA256(revoked.signer.PublicKey())+"\n")
 	}))
@@ -83,6 +88,7 @@ func TestSSHSignatures(t *testing.T) {
 		{"good", made{sign: good.sign}, ""},
 		{"good, ECDSA", made{sign: ecdsaSigner.sign}, ""},
 		{"good, RSA", made{sign: rsaSigner.sign}, ""},
+		{"RSA of 1024 bits", made{sign: weak.sign}, proviso.CodeGitSignerClass},
 		{"good, with encoding and other headers", made{sign: good.sign, extra: "encoding ISO-8859-1\nHG:extra a\n b\nchange-id x\n"}, ""},
 		{"good, message with a blank line and a fake header", made{sign: good.sign, message: "\ntree x\n\ngpgsig x\n"}, ""},
 		{"good, by a pattern", made{sign: wild.sign}, ""},
