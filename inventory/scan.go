@@ -65,6 +65,13 @@ func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
 	}
 	inv := &Inventory{Version: Version, Root: filepath.ToSlash(root), Files: []File{}, Paths: []Path{}, Findings: []Finding{}, Unresolved: []Unresolved{}}
 	join(t, results)
+	paths := 0
+	for _, r := range results {
+		if r != nil {
+			paths += len(r.paths)
+		}
+	}
+	inv.Files, inv.Paths = make([]File, 0, len(results)), make([]Path, 0, paths) // paths are large: grown, they would be copied again and again
 	for _, r := range results {
 		if r == nil {
 			continue
