@@ -298,7 +298,11 @@ func (k *asker) ask(ctx context.Context) (*proviso.TokenResponse, error) {
 	resp, err := k.askOnce(ctx)
 	unknown := new(client.UnknownOutcomeError)
 	if errors.As(err, &unknown) && k.renewable() && ctx.Err() == nil {
-		k.note("%v; asking once more with a fresh proof of who asks", err)
+		fresh := "job token"
+		if k.workload != "" {
+			fresh = "proof of the workload"
+		}
+		k.note("%v; asking once more with a fresh %s", err, fresh)
 		return k.askOnce(ctx)
 	}
 	return resp, err
