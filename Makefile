@@ -29,7 +29,10 @@ system-tests: ## install what the tests need besides (chromium, graphviz, jq)
 test: system-tests ## every test, once
 	$(GO) test ./...
 
-race: system-tests ## every test under the race detector
+system-race: ## install what the race detector needs besides (a C compiler)
+	@./scripts/system race
+
+race: system-race ## every test under the race detector
 	$(GO) test -race ./...
 
 check: ## formatting, vet, linters, tidy modules
@@ -56,4 +59,4 @@ peers-test: build ## the tests with a real SPIRE; builds it once into a cache (t
 inventory-eval: ## recall, kind, false positives and reach of the inventory, per CI system
 	$(GO) test ./inventory -run TestTruth -v -count=1
 
-.PHONY: help build demo dev system system-tests test race check vuln fuzz bench cover peers-test inventory-eval
+.PHONY: help build demo dev system system-tests system-race test race check vuln fuzz bench cover peers-test inventory-eval
