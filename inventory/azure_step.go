@@ -307,9 +307,7 @@ func (st *azStep) act(s azScript) {
 	for _, a := range s.facts.actors {
 		switch a.family {
 		case "aws", "gcp", "azure", "k8s", "iac":
-			if !r.inSight(st.at.job, a) {
-				r.ambient(st.at, r.scriptLine(s.node, a.line, ""), "runner", use{res: a.res}, a.via)
-			}
+			r.machineActs(st.at, r.scriptLine(s.node, a.line, ""), "runner", a)
 		}
 	}
 }

@@ -91,8 +91,8 @@ func (s *bkStep) actor(a actor, line int) {
 		}
 		s.act(a.family, line, a.res, a.via)
 	case "k8s", "iac":
-		if len(s.identity) == 0 && !s.f.r.inSight(s.at.job, a) {
-			s.f.r.ambient(s.at, line, firstOf(s.queue, "agent"), use{res: a.res}, a.via)
+		if len(s.identity) == 0 {
+			s.f.r.machineActs(s.at, line, firstOf(s.queue, "agent"), a)
 		}
 	case "docker":
 		s.push(a, line)

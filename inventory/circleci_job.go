@@ -449,10 +449,9 @@ func (j *ccJob) actor(a actor, line int) {
 		j.f.r.federated(j.place(Federated), line, "oidc:circleci", use{res: a.res}, a.via)
 		return
 	}
-	if j.at.runner.Kind != RunnerSelfHosted || j.contexts || j.identity[a.family] != "" || j.f.r.inSight(j.at.job, a) {
-		return
+	if j.at.runner.Kind == RunnerSelfHosted && !j.contexts && j.identity[a.family] == "" {
+		j.f.r.machineActs(j.place(Ambient), line, "runner", a)
 	}
-	j.f.r.ambient(j.place(Ambient), line, "runner", use{res: a.res}, a.via)
 }
 
 // ccPredefined reports whether CircleCI sets a variable by itself.

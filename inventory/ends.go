@@ -223,14 +223,12 @@ func sameFamily(p *Path, t *trust.Trust) bool {
 	return p.Resource.Kind == t.Target.Kind
 }
 
-// issued reports whether the platform of a path signs tokens of the trust's issuer.
+// issued reports whether the platform of a path, which is the trust's own if that
+// has one, signs tokens of the trust's issuer.
 func issued(p *Path, at *end) bool {
 	platform, wants := at.platform, at.issuer
 	if platform == "" && wants == "" {
 		return true // nobody knows; the conditions decide
-	}
-	if platform != "" && platform != platformOf(p.CI) {
-		return false
 	}
 	has := strings.TrimSuffix(strings.ToLower(p.Identity.Issuer), "/")
 	if has == "" || wants == "" {

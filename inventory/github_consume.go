@@ -333,8 +333,8 @@ func (j *ghJob) actorPaths(s *ghStep, a actor) {
 		}
 		fallthrough
 	case "k8s", "iac":
-		if j.selfHost && !j.hasKeys(s, a.family) && !r.inSight(j.id, a) {
-			r.ambient(j.placeFor(Ambient, s), line, "runner", use{res: a.res}, a.via)
+		if j.selfHost && !j.hasKeys(s, a.family) {
+			r.machineActs(j.placeFor(Ambient, s), line, "runner", a)
 		}
 	}
 }

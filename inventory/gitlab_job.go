@@ -334,8 +334,8 @@ func (g *glRead) actor(a actor, line int) {
 			g.f.r.ambient(g.place(Ambient), line, "runner", use{res: a.res}, a.via)
 		}
 	case "k8s", "iac":
-		if g.run.Kind == RunnerSelfHosted && len(g.tokens) == 0 && !g.f.r.inSight(g.name, a) {
-			g.f.r.ambient(g.place(Ambient), line, "runner", use{res: a.res}, a.via)
+		if g.run.Kind == RunnerSelfHosted && len(g.tokens) == 0 {
+			g.f.r.machineActs(g.place(Ambient), line, "runner", a)
 		}
 	case "docker":
 		// A push to a registry that nothing here logs in to is the runner's own login.

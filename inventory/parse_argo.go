@@ -55,9 +55,7 @@ func (f *agFile) read(spec *node) {
 		f.account = r.str(sa)
 		r.ambient(f.at(f.name, ""), sa.Line, f.text(f.account), use{res: Resource{"k8s/cluster", "service account"}}, "serviceAccountName")
 	}
-	if sa := r.at(spec, "executor", "serviceAccountName"); sa != nil {
-		r.ambient(f.at(f.name, ""), sa.Line, f.text(r.str(sa)), use{res: Resource{"k8s/cluster", "service account"}}, "executor.serviceAccountName")
-	}
+	f.executor(spec, f.name)
 	k := f.pod(f.name, nil)
 	for s := range r.items(r.get(spec, "imagePullSecrets")) {
 		k.secret(f.at(f.name, ""), s.Line, r.str(r.get(s, "name")), secretUse("registry/container", ""), "imagePullSecrets")
@@ -99,6 +97,13 @@ func (f *agFile) pod(job string, extra *node) *k8s {
 	return k
 }
 
+// executor records the account that Argo's own helper in the pods of a job has.
+func (f *agFile) executor(n *node, job string) {
+	if sa := f.r.at(n, "executor", "serviceAccountName"); sa != nil {
+		f.r.ambient(f.at(job, ""), sa.Line, f.text(f.r.str(sa)), use{res: Resource{"k8s/cluster", "service account"}}, "executor.serviceAccountName")
+	}
+}
+
 // template reads one template.
 func (f *agFile) template(t *node, job string) {
 	r := f.r
@@ -113,9 +118,7 @@ func (f *agFile) template(t *node, job string) {
 	for s := range r.items(r.get(t, "imagePullSecrets")) {
 		f.pod(job, nil).secret(f.at(job, ""), s.Line, r.str(r.get(s, "name")), secretUse("registry/container", ""), "imagePullSecrets")
 	}
-	if sa := r.at(t, "executor", "serviceAccountName"); sa != nil {
-		r.ambient(f.at(job, ""), sa.Line, f.text(r.str(sa)), use{res: Resource{"k8s/cluster", "service account"}}, "executor.serviceAccountName")
-	}
+	f.executor(t, job)
 	k := f.pod(job, r.get(t, "volumes"))
 	for _, key := range []string{"container", "script"} {
 		if c := r.get(t, key); c != nil {

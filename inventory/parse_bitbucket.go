@@ -238,8 +238,8 @@ func (s *bbStep) actor(a actor, line int) {
 			s.f.r.federated(s.at, line, "oidc:bitbucket", use{res: a.res}, a.via)
 		}
 	case "k8s", "iac":
-		if s.at.runner.Kind == RunnerSelfHosted && !s.oidc && !s.f.r.inSight(s.at.job, a) {
-			s.f.r.ambient(s.at, line, "runner", use{res: a.res}, a.via)
+		if s.at.runner.Kind == RunnerSelfHosted && !s.oidc {
+			s.f.r.machineActs(s.at, line, "runner", a)
 		}
 	}
 }

@@ -1,12 +1,12 @@
 package inventory
 
 import (
-	"go.yaml.in/yaml/v3"
-
 	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // GitLab CI. Variables of a project, group or instance are not declared in the

@@ -191,7 +191,6 @@ func (f *tvFile) deploy(n *node, job string) {
 		provider := strings.ToLower(r.str(r.get(d, "provider")))
 		res := tvProviders[provider]
 		res.Name = firstOf(r.str(r.get(d, "bucket")), r.str(r.get(d, "repo")), r.str(r.get(d, "app")), res.Name)
-		named := false
 		for k, v := range r.pairs(d) {
 			switch k.Value {
 			case "provider", "on", "true", "skip_cleanup", "file", "bucket", "local_dir", "edge", "script", "file_glob":
@@ -201,13 +200,11 @@ func (f *tvFile) deploy(n *node, job string) {
 			if nature == "" && r.get(v, "secure") == nil {
 				continue
 			}
-			named = named || nature == NatureCredential
 			f.value(v, job, use{res: res, nature: nature}, "deploy "+provider+": "+k.Value)
 		}
 		if script := r.get(d, "script"); script != nil {
 			f.scope(job, "deploy script").nodes(script)
 		}
-		_ = named
 	}
 }
 

@@ -119,6 +119,14 @@ func (f fetched) purpose() use {
 	return f.use.or(envUse(f.name))
 }
 
+// machineActs records a command that acts with the identity of the machine that
+// runs the job, unless the job has a credential in sight for what it acts on.
+func (r *reader) machineActs(at place, line int, machine string, a actor) {
+	if !r.inSight(at.job, a) {
+		r.ambient(at, line, machine, use{res: a.res}, a.via)
+	}
+}
+
 // inSight reports whether a job has a credential for what a command acts on: then it is not the machine's identity that acts.
 func (r *reader) inSight(job string, a actor) bool {
 	for _, i := range r.ofJob[job] {
