@@ -238,9 +238,11 @@ func (f azureFile) commands(n *yaml.Node, job string, d *draft) (key, val *yaml.
 	}
 	what := "a task"
 	for _, k := range azureKeys {
-		if v := text(value(n, k)); v != "" && k == "task" || k == "template" && v != "" {
+		switch v := text(value(n, k)); {
+		case v == "":
+		case k == "task", k == "template":
 			what = k + " " + oneLine(v)
-		} else if v != "" {
+		default:
 			what = "a script of " + k
 		}
 	}

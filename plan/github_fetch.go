@@ -95,7 +95,7 @@ func ghFetch(j *ghJob, d *draft) error {
 // anything else can print it; a failure anywhere ends the step, and so the job.
 func (d *draft) fetchStep(id, env string) []string {
 	d.provisoURL()
-	vault := d.shared("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")
+	vault := d.shared("VAULT_ADDR", vaultAddress)
 	step := []string{
 		"name: " + d.item.Secrets[0] + " just in time, as policy allows",
 		"id: " + id,

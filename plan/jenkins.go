@@ -221,10 +221,8 @@ func (f *jenkinsFile) takeover(b *bound, d *draft) (with string, t *takeover, er
 		}
 		d.note("Jenkins masks only what it holds itself, and prints each command of a shell (sh -x): the patched commands run without that.")
 	case d.method.name == "aws" && !d.through():
-		role := d.role()
 		with = "file(credentialsId: '" + d.jenkinsToken() + "', variable: 'AWS_WEB_IDENTITY_TOKEN_FILE')"
-		t = &takeover{all: true, change: func(string) (string, bool) { return "", false }, before: []string{
-			"set -e # nothing after a refusal", "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN", `export AWS_ROLE_ARN="` + role + `" AWS_ROLE_SESSION_NAME=` + d.item.ID}}
+		t = &takeover{all: true, change: leave, before: d.awsRole()}
 	case d.through():
 		if t, err = d.login(""); err != nil {
 			return "", nil, err

@@ -167,9 +167,9 @@ func (f kubeFile) identity(c *yaml.Node, refs []envRef, d *draft) (*identity, er
 	d.provisoURL()
 	i := &identity{volume: "proviso-identity", path: "/var/run/proviso", audience: url, env: [][2]string{
 		{"PROVISO_URL", from("PROVISO_URL", d.settings["PROVISO_URL"])},
-		{"VAULT_ADDR", from("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")},
+		{"VAULT_ADDR", from("VAULT_ADDR", vaultAddress)},
 		{"PROVISO_JOB_TOKEN_FILE", "value: /var/run/proviso/token"}}}
-	i.before = append([]string{"set -e # nothing after a refusal"}, d.fetchScript()[:3]...)
+	i.before = append([]string{stopAtOnce}, d.fetchScript()[:3]...)
 	for _, r := range refs {
 		field := "value"
 		if len(refs) > 1 {
@@ -224,7 +224,7 @@ var shellCommand = regexp.MustCompile(`^((/usr)?/bin/)?(ba|da|a)?sh$`)
 
 // prefixScript puts commands before those of a container.
 func (f kubeFile) prefixScript(c *yaml.Node, before []string) error {
-	t := &takeover{before: before, all: true, change: func(string) (string, bool) { return "", false }}
+	t := &takeover{before: before, all: true, change: leave}
 	for _, key := range []string{"script", "source"} {
 		k, v := find(c, key)
 		if v == nil || v.Kind != yaml.ScalarNode {

@@ -169,26 +169,29 @@ func (d *draft) awsCommands(token string) []string {
 	return d.awsLogin(`printf '%s' "` + token + `"`)
 }
 
-// awsLogin assumes the role with the token that a command prints. The keys are
-// unset: the tools would take them first while they still exist.
+// awsLogin assumes the role with the token that a command prints.
 func (d *draft) awsLogin(give string) []string {
-	role := d.role()
-	return []string{
-		"set -e # nothing after a refusal",
-		"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",
-		`export AWS_ROLE_ARN="` + role + `" AWS_ROLE_SESSION_NAME=` + d.item.ID,
+	return append(d.awsRole(),
 		`AWS_WEB_IDENTITY_TOKEN_FILE="$(mktemp)"`,
 		"export AWS_WEB_IDENTITY_TOKEN_FILE",
-		give + ` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`,
+		give+` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
+}
+
+// awsRole names the role for the AWS tools, which assume it with the token in
+// AWS_WEB_IDENTITY_TOKEN_FILE. The keys are unset: the tools would take them first
+// while they still exist.
+func (d *draft) awsRole() []string {
+	return []string{
+		stopAtOnce,
+		"unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",
+		`export AWS_ROLE_ARN="` + d.role() + `" AWS_ROLE_SESSION_NAME=` + d.item.ID,
 	}
 }
 
 // fetchCommands leave the value in the variable that the job has read so far.
 func (d *draft) fetchCommands() []string {
-	d.provisoURL()
-	d.shared("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")
 	d.note("This platform masks only what it holds itself: see that no command of the job prints the value.")
-	return append(append([]string{"set -e # nothing after a refusal"}, d.fetchScript()...), "export "+d.item.Secrets[0]+`="$value"`)
+	return d.fetched(d.item.Secrets[0]).before
 }
 
 // gitlabFile is a .gitlab-ci.yml.

@@ -26,6 +26,12 @@ type takeover struct {
 	gone map[string]bool
 }
 
+// stopAtOnce begins the commands of a patch: nothing runs after a refusal.
+const stopAtOnce = "set -e # nothing after a refusal"
+
+// leave changes no command.
+func leave(string) (string, bool) { return "", false }
+
 // named reports whether a command names one of the secrets.
 func (t *takeover) named(command string) bool {
 	for _, n := range t.names {
@@ -210,7 +216,7 @@ func (d *draft) login(give string) (*takeover, error) {
 		d.provisoURL()
 		give = "proviso token --grant " + d.item.ID
 	}
-	t := &takeover{names: d.item.Secrets, before: []string{"set -e # nothing after a refusal"}, gone: make(map[string]bool)}
+	t := &takeover{names: d.item.Secrets, before: []string{stopAtOnce}, gone: make(map[string]bool)}
 	switch d.method.name {
 	case "aws":
 		t.before = d.awsLogin(give)
@@ -239,15 +245,18 @@ func (d *draft) login(give string) (*takeover, error) {
 // fetched is how a value comes just in time, into the variables that the
 // commands have read so far.
 func (d *draft) fetched(variables ...string) *takeover {
-	t := &takeover{names: append(slices.Clone(variables), d.item.Secrets...), keeps: true, change: func(string) (string, bool) { return "", false }}
-	t.before = append([]string{"set -e # nothing after a refusal"}, d.fetchScript()...)
+	t := &takeover{names: append(slices.Clone(variables), d.item.Secrets...), keeps: true, change: leave}
+	t.before = append([]string{stopAtOnce}, d.fetchScript()...)
 	for _, v := range variables {
 		t.before = append(t.before, "export "+v+`="$value"`)
 	}
 	d.provisoURL()
-	d.shared("VAULT_ADDR", "the address of the secrets manager (Vault or OpenBao)")
+	d.shared("VAULT_ADDR", vaultAddress)
 	return t
 }
+
+// vaultAddress says what the setting VAULT_ADDR holds.
+const vaultAddress = "the address of the secrets manager (Vault or OpenBao)"
 
 // providerName says what the setting of a pool's provider holds.
 const providerName = "the provider's full name: projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"
