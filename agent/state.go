@@ -29,26 +29,11 @@ func (a *Agent) joinKey(kind string) (crypto.Signer, error) {
 	if !evidence.NeedsKey(kind) {
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	}
-	data, err := pass.ReadSecret(filepath.Join(a.keys(), machineFile))
-	if err == nil {
-		key, err := pass.ParsePrivateKey(data)
-		if err != nil {
-			return nil, fmt.Errorf("%s in %s: %w", machineFile, a.keys(), err)
-		}
-		return key, nil
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := pass.KeptKey(filepath.Join(a.keys(), machineFile), func(data []byte) error {
+		return pass.WriteSecret(a.keys(), machineFile, data)
+	})
 	if err != nil {
-		return nil, err
-	}
-	if data, err = pass.MarshalPrivateKey(key); err != nil {
-		return nil, err
-	}
-	if err := pass.WriteSecret(a.keys(), machineFile, data); err != nil {
-		return nil, fmt.Errorf("the machine's key can't be kept: %w", err)
+		return nil, fmt.Errorf("the machine's key: %w", err)
 	}
 	return key, nil
 }

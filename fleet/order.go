@@ -53,20 +53,28 @@ func (f *Fleet) Obey(ctx context.Context, o Order, name func(values map[string]s
 		}
 		token, expires, err := f.NewToken(ctx, id, time.Duration(o.TTL)*time.Second)
 		return Answer{Name: id, Token: token, Expires: expires}, err
+	case "ban", "unban", "reattest":
+		return f.restand(ctx, o)
 	}
-	orders := map[string]func(context.Context, string, string) (bool, error){"reattest": f.Reattest,
-		"ban":   func(ctx context.Context, name, reason string) (bool, error) { return false, f.Ban(ctx, name, reason) },
-		"unban": func(ctx context.Context, name, reason string) (bool, error) { return false, f.Unban(ctx, name, reason) }}
-	change := orders[o.Do]
-	if change == nil {
-		return Answer{}, fmt.Errorf("%q is no order", o.Do)
-	}
-	known, err := f.find(o.Name)
+	return Answer{}, fmt.Errorf("%q is no order", o.Do)
+}
+
+// restand carries out an order about how a runner stands.
+func (f *Fleet) restand(ctx context.Context, o Order) (Answer, error) {
+	name, err := f.find(o.Name)
 	if err != nil {
 		return Answer{}, err
 	}
-	rekeyed, err := change(ctx, known, o.Reason)
-	return Answer{Name: known, Rekeyed: rekeyed}, err
+	answer := Answer{Name: name}
+	switch o.Do {
+	case "ban":
+		err = f.Ban(ctx, name, o.Reason)
+	case "unban":
+		err = f.Unban(ctx, name, o.Reason)
+	case "reattest":
+		answer.Rekeyed, err = f.Reattest(ctx, name, o.Reason)
+	}
+	return answer, err
 }
 
 // find gives the full name: as it is given where it is one, also of a runner that

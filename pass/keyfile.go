@@ -202,6 +202,33 @@ func ParsePrivateKey(data []byte) (crypto.Signer, error) {
 	return private, nil
 }
 
+// KeptKey gives the key that a machine keeps in a file: the one that is there, else
+// a new one on P-256, which write puts there.
+func KeptKey(path string, write func(data []byte) error) (crypto.Signer, error) {
+	data, err := ReadSecret(path)
+	switch {
+	case err == nil:
+		key, err := ParsePrivateKey(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return key, nil
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	}
+	key, err := generate(jose.ES256)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = MarshalPrivateKey(key); err != nil {
+		return nil, err
+	}
+	if err := write(data); err != nil {
+		return nil, fmt.Errorf("a new key can't be kept: %w", err)
+	}
+	return key, nil
+}
+
 // MarshalPrivateKey writes what ParsePrivateKey reads.
 func MarshalPrivateKey(private crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(private)

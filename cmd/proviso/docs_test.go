@@ -55,6 +55,33 @@ func blocks(page string) (out []block) {
 	return out
 }
 
+// playPage goes through the code blocks of a page in their order. play gives what
+// a block has to show, and how many commands it ran for that, of which the page
+// has at least so many. With -update the page gets what they print.
+func playPage(t *testing.T, name string, atLeast int, play func(b block) (shown string, commands int)) {
+	t.Helper()
+	rest, commands := readPage(t, name), 0
+	var next strings.Builder
+	for _, b := range blocks(rest) {
+		before, after, _ := strings.Cut(rest, "```"+b.info+"\n"+b.text)
+		shown, ran := play(b)
+		commands += ran
+		if !*update {
+			if diff := cmp.Diff(b.text, shown); diff != "" {
+				t.Errorf("%s shows (-) and the program prints (+):\n%s", name, diff)
+			}
+		}
+		next.WriteString(before + "```" + b.info + "\n" + shown)
+		rest = after
+	}
+	if commands < atLeast {
+		t.Errorf("only %d commands were run", commands)
+	}
+	if *update {
+		noError(t, os.WriteFile(filepath.Join("../..", name), []byte(next.String()+rest), 0o644))
+	}
+}
+
 // The pages that operators read by are held against a running broker: the
 // metrics that it serves, the files that it keeps, and the answers at its limits.
 func TestOperatorsPageIsTrue(t *testing.T) {

@@ -185,23 +185,10 @@ func (d *doctor) machine(ctx context.Context, config *Config, verifier *runner.V
 		d.say("as "+kind, nil, "this machine has it, and no entry of runners takes it")
 		return
 	}
-	key := ""
-	if file := os.Getenv("PROVISO_MACHINE_KEY"); file != "" {
-		if _, err := os.Stat(file); err != nil { // it isn't made here
-			d.say("machine's key", err, "")
-			return
-		}
-		held, err := machineKey(file)
-		if err != nil {
-			d.say("machine's key", err, "")
-			return
-		}
-		named, err := jose.NewKey("", jose.ES256, held.Public())
-		if err != nil {
-			d.say("machine's key", err, "")
-			return
-		}
-		key = named.Thumbprint()
+	key, err := provedKey(os.Getenv("PROVISO_MACHINE_KEY"))
+	if err != nil {
+		d.say("machine's key", err, "")
+		return
 	}
 	challenge, _ := verifier.Challenge()
 	made, err := evidence.Make(ctx, kind, config.Server.URL, challenge, key)
@@ -211,6 +198,26 @@ func (d *doctor) machine(ctx context.Context, config *Config, verifier *runner.V
 	}
 	ev := runner.Evidence{Other: map[string]string{kind: made.Text}, Key: key}
 	d.verdict(ctx, config, verifier, "as "+kind, ev, job)
+}
+
+// provedKey gives the thumbprint of the key that the machine's requests prove; ""
+// without a file.
+func provedKey(file string) (thumbprint string, err error) {
+	if file == "" {
+		return "", nil
+	}
+	if _, err := os.Stat(file); err != nil { // it isn't made here
+		return "", err
+	}
+	held, err := machineKey(file)
+	if err != nil {
+		return "", err
+	}
+	key, err := jose.NewKey("", jose.ES256, held.Public())
+	if err != nil {
+		return "", err
+	}
+	return key.Thumbprint(), nil
 }
 
 // itsJob gives the verified job, if this machine runs one of a configured issuer:

@@ -386,20 +386,7 @@ func (k *asker) show(ctx context.Context, req *client.Request) (err error) {
 
 // machineKey reads the key that this machine keeps, or makes it.
 func machineKey(path string) (*ecdsa.PrivateKey, error) {
-	data, err := pass.ReadSecret(path)
-	if errors.Is(err, os.ErrNotExist) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		if data, err = pass.MarshalPrivateKey(key); err != nil {
-			return nil, err
-		}
-		return key, writeNew(path, data)
-	} else if err != nil {
-		return nil, err
-	}
-	signer, err := pass.ParsePrivateKey(data)
+	signer, err := pass.KeptKey(path, func(data []byte) error { return writeNew(path, data) })
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/proviso-ci/proviso/lab"
 )
 
@@ -19,20 +17,15 @@ func TestInventorysPageIsTrue(t *testing.T) {
 	t.Parallel()
 	const name = "docs/inventory.md"
 	const token = "ghp_example"
-	text := readPage(t, name)
 	dir := t.TempDir()
 	forge := made(lab.NewForge(t.Context(), t.TempDir(), ""))(t)
 	t.Cleanup(func() { _ = forge.Close() })
 	host := strings.TrimPrefix(forge.URL(), "http://")
 	here := strings.NewReplacer("https://git.acme.example", forge.URL())
 	page := strings.NewReplacer(forge.URL(), "https://git.acme.example", host, "git.acme.example", strings.ReplaceAll(host, ":", "_"), "git.acme.example", dir+"/", "")
-	var next strings.Builder
-	rest, commands := text, 0
-	for _, b := range blocks(text) {
-		before, after, _ := strings.Cut(rest, "```"+b.info+"\n"+b.text)
-		shown := b.text
-		switch words := strings.Fields(b.info); {
-		case len(words) == 2:
+	playPage(t, name, 10, func(b block) (shown string, commands int) {
+		words := strings.Fields(b.info)
+		if len(words) == 2 {
 			path := filepath.Join(dir, words[1])
 			noError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 			noError(t, os.WriteFile(path, []byte(here.Replace(b.text)), 0o600))
@@ -40,41 +33,31 @@ func TestInventorysPageIsTrue(t *testing.T) {
 				noError(t, forge.AddRepository(t.Context(), "acme/shop", filesBelow(t, filepath.Join(dir, "shop"))))
 				noError(t, forge.AddRepository(t.Context(), "acme/legacy", map[string]string{"Jenkinsfile": "node {\n  withCredentials([string(credentialsId: 'deploy-key', variable: 'KEY')]) { sh 'ssh -i $KEY prod.acme.example' }\n}\n"}))
 			}
-		case b.info == "console":
-			var out strings.Builder
-			for line := range strings.Lines(b.text) {
-				command, ok := strings.CutPrefix(line, "$ ")
-				if !ok {
-					continue
-				}
-				commands++
-				cmd := exec.CommandContext(t.Context(), "sh", "-c", here.Replace(command))
-				cmd.Dir = dir
-				cmd.Env = append(os.Environ(), "GITHUB_TOKEN=", "GH_TOKEN=", "GITLAB_TOKEN=")
-				said, err := cmd.CombinedOutput()
-				if err != nil {
-					t.Errorf("%s: %v: %s", command, err, said)
-				}
-				if strings.Contains(string(said), token) {
-					t.Errorf("%s prints the token", command)
-				}
-				out.WriteString(line + page.Replace(string(said)))
-			}
-			if shown = out.String(); !*update {
-				if diff := cmp.Diff(b.text, shown); diff != "" {
-					t.Errorf("%s shows (-) and the program prints (+):\n%s", name, diff)
-				}
-			}
 		}
-		next.WriteString(before + "```" + b.info + "\n" + shown)
-		rest = after
-	}
-	if commands < 10 {
-		t.Errorf("only %d commands were run", commands)
-	}
-	if *update {
-		noError(t, os.WriteFile(filepath.Join("../..", name), []byte(next.String()+rest), 0o644))
-	}
+		if b.info != "console" {
+			return b.text, 0
+		}
+		var out strings.Builder
+		for line := range strings.Lines(b.text) {
+			command, ok := strings.CutPrefix(line, "$ ")
+			if !ok {
+				continue
+			}
+			commands++
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", here.Replace(command))
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "GITHUB_TOKEN=", "GH_TOKEN=", "GITLAB_TOKEN=")
+			said, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %v: %s", command, err, said)
+			}
+			if strings.Contains(string(said), token) {
+				t.Errorf("%s prints the token", command)
+			}
+			out.WriteString(line + page.Replace(string(said)))
+		}
+		return out.String(), commands
+	})
 }
 
 // filesBelow reads a directory.

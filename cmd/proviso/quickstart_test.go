@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/proviso-ci/proviso/lab"
 )
 
@@ -130,14 +128,9 @@ func steady(text string) string {
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
 	const name = "docs/quickstart.md"
-	text := readPage(t, name)
 	tut := newTutorial(t)
-	var next strings.Builder
-	rest, commands := text, 0
-	for _, b := range blocks(text) {
+	playPage(t, name, 14, func(b block) (shown string, commands int) {
 		words := strings.Fields(b.info)
-		before, after, _ := strings.Cut(rest, "```"+b.info+"\n"+b.text)
-		shown := b.text
 		switch {
 		case len(words) == 2 && words[0] != "console":
 			path := filepath.Join(tut.dir, words[1])
@@ -148,24 +141,10 @@ func TestQuickstart(t *testing.T) {
 				tut.policiesAreActive()
 			}
 		case len(words) > 0 && words[0] == "console" && !strings.Contains(b.info, "elsewhere"):
-			commands += strings.Count("\n"+b.text, "\n$ ")
-			got := tut.console(b)
-			if shown = steady(got); *update {
-				break
-			}
-			if diff := cmp.Diff(b.text, shown); diff != "" {
-				t.Errorf("%s shows (-) and the program prints (+):\n%s", name, diff)
-			}
+			return steady(tut.console(b)), strings.Count("\n"+b.text, "\n$ ")
 		}
-		next.WriteString(before + "```" + b.info + "\n" + shown)
-		rest = after
-	}
-	if commands < 14 {
-		t.Errorf("only %d commands were run", commands)
-	}
-	if *update {
-		noError(t, os.WriteFile(filepath.Join("../..", name), []byte(next.String()+rest), 0o644))
-	}
+		return b.text, 0
+	})
 }
 
 // policiesAreActive waits until the broker says that the changed policy decides.

@@ -137,52 +137,46 @@ joins by it ends what an earlier machine of the same name holds.`,
 }
 
 func newStandingCommand(do, short, long string) *cobra.Command {
-	var file, reason string
-	cmd := &cobra.Command{
-		Use:   do + " NAME",
-		Short: short,
-		Long: long + `
+	return newOrderCommand(do, do+" NAME", short, long+`
 
 NAME is the last segment of the SPIFFE ID of a runner that proviso runner list
-shows, or a whole SPIFFE ID, or ENTRY/ID of a runner with other evidence.`,
-		Args: cobra.ExactArgs(1),
+shows, or a whole SPIFFE ID, or ENTRY/ID of a runner with other evidence.`, func(answer fleet.Answer) string {
+		done := map[string]string{"ban": "is banned", "unban": "is no longer banned", "reattest": "has to join again"}[do]
+		switch isSPIFFE := strings.HasPrefix(answer.Name, "spiffe://"); {
+		case answer.Rekeyed && isSPIFFE:
+			done += ", and may come with another key"
+		case answer.Rekeyed:
+			done = "may come with another key"
+		}
+		return answer.Name + " " + done
+	})
+}
+
+func newForgetBundleCommand() *cobra.Command {
+	return newOrderCommand("forget-bundle", "forget TRUST_DOMAIN", "Let a trust domain's bundle begin anew",
+		`A bundle whose sequence is lower than the highest that the broker ever saw is
+refused, also after a restart: it may hold a key that was withdrawn since. A trust
+domain whose authority was made anew begins with a low one. Ask its owner before
+you say so. A broker that runs has to be started again afterwards.`, func(answer fleet.Answer) string {
+			return "the sequence of " + answer.Name + "'s bundle is forgotten; a broker that runs goes by what it has seen until it is started again"
+		})
+}
+
+// newOrderCommand makes a command that gives one order about its argument, with a
+// reason for the record, and says what was done.
+func newOrderCommand(do, use, short, long string, done func(fleet.Answer) string) *cobra.Command {
+	var file, reason string
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  long,
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			answer, err := orderWith(cmd.Context(), file, fleet.Order{Do: do, Name: args[0], Reason: reason})
 			if err != nil {
 				return err
 			}
-			done := map[string]string{"ban": "is banned", "unban": "is no longer banned", "reattest": "has to join again"}[do]
-			switch isSPIFFE := strings.HasPrefix(answer.Name, "spiffe://"); {
-			case answer.Rekeyed && isSPIFFE:
-				done += ", and may come with another key"
-			case answer.Rekeyed:
-				done = "may come with another key"
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", answer.Name, done)
-			return nil
-		},
-	}
-	configFlag(cmd, &file)
-	cmd.Flags().StringVar(&reason, "reason", "", "a line for the record")
-	return cmd
-}
-
-func newForgetBundleCommand() *cobra.Command {
-	var file, reason string
-	cmd := &cobra.Command{
-		Use:   "forget TRUST_DOMAIN",
-		Short: "Let a trust domain's bundle begin anew",
-		Long: `A bundle whose sequence is lower than the highest that the broker ever saw is
-refused, also after a restart: it may hold a key that was withdrawn since. A trust
-domain whose authority was made anew begins with a low one. Ask its owner before
-you say so. A broker that runs has to be started again afterwards.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, err := orderWith(cmd.Context(), file, fleet.Order{Do: "forget-bundle", Name: args[0], Reason: reason})
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "the sequence of %s's bundle is forgotten; a broker that runs goes by what it has seen until it is started again\n", answer.Name)
+			fmt.Fprintln(cmd.OutOrStdout(), done(answer))
 			return nil
 		},
 	}
