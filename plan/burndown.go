@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/proviso-ci/proviso/inventory"
@@ -35,38 +36,39 @@ type Point struct {
 }
 
 // burnDown counts then, now and after each wave.
-func burnDown(trees []Tree, p *Plan, since []Earlier) *BurnDown {
-	if len(since) == 0 {
+func (p *planner) burnDown() *BurnDown {
+	if len(p.opt.Since) == 0 {
 		return nil
 	}
 	b := &BurnDown{Points: []Point{}, Gone: []string{}, New: []string{}, Left: []Point{}}
-	var before map[string]bool
-	for _, e := range since {
-		pt, names := count(e.Name, []*inventory.Inventory{e.Inventory})
-		b.Points, before = append(b.Points, pt), names
+	var before map[string]string
+	for _, e := range p.opt.Since {
+		old := Tree{Inventory: e.Inventory}
+		if len(p.trees) == 1 {
+			old.Dir = p.trees[0].Dir // for the name of its root
+		}
+		b.Points, before = append(b.Points, Point{}), make(map[string]string)
+		p.count(&b.Points[len(b.Points)-1], e.Name, []Tree{old}, before)
 	}
-	var invs []*inventory.Inventory
-	for i := range trees {
-		invs = append(invs, trees[i].Inventory)
-	}
-	now, names := count("now", invs)
+	now, names := Point{}, make(map[string]string)
+	p.count(&now, "now", p.trees, names)
 	b.Points = append(b.Points, now)
-	for n := range before {
-		if !names[n] {
+	for key, n := range before {
+		if _, there := names[key]; !there {
 			b.Gone = append(b.Gone, oneLine(n))
 		}
 	}
-	for n := range names {
-		if !before[n] {
+	for key, n := range names {
+		if _, there := before[key]; !there {
 			b.New = append(b.New, oneLine(n))
 		}
 	}
 	slices.Sort(b.Gone)
 	slices.Sort(b.New)
 	left := now
-	for _, w := range p.Waves {
+	for _, w := range p.plan.Waves {
 		for _, id := range w.Items {
-			it := p.Item(id)
+			it := p.plan.Item(id)
 			left.Secrets -= len(it.Secrets)
 			left.Places -= len(it.Places)
 			for _, pl := range it.Places {
@@ -85,29 +87,30 @@ func burnDown(trees []Tree, p *Plan, since []Earlier) *BurnDown {
 	return b
 }
 
-// count counts one time; names are "repository: secret".
-func count(name string, invs []*inventory.Inventory) (Point, map[string]bool) {
-	pt := Point{Name: name}
-	names := make(map[string]bool)
-	for _, inv := range invs {
-		for i := range inv.Paths {
-			p := &inv.Paths[i]
+// count counts one time; names are "repository: secret", by what tells them apart.
+func (p *planner) count(pt *Point, name string, trees []Tree, names map[string]string) {
+	pt.Name = name
+	for ti := range trees {
+		for i := range trees[ti].Inventory.Paths {
+			path := &trees[ti].Inventory.Paths[i]
 			switch {
-			case p.Credential.Kind == inventory.Federated:
+			case path.Credential.Kind == inventory.Federated:
 				pt.Federated++
-			case p.Credential.Kind == inventory.StaticSecret && p.Credential.Nature != inventory.NatureIdentifier && !vaulted(p):
+			case path.Credential.Kind == inventory.StaticSecret && path.Credential.Nature != inventory.NatureIdentifier && !vaulted(path):
 				pt.Places++
-				if p.Reach.Trust == inventory.ForkReachable {
+				if path.Reach.Trust == inventory.ForkReachable {
 					pt.Outsiders++
 				}
-				repo := inventory.RepositoryOf(p.File)
-				if repo == "" {
-					repo = "."
-				}
-				names[repo+": "+p.Credential.Name] = true
+				repo := inventory.RepositoryOf(path.File)
+				names[repo+": "+path.Credential.Name] = cmp.Or(repo, p.rootName(&trees[ti], path)) + ": " + path.Credential.Name
 			}
 		}
 	}
 	pt.Secrets = len(names)
-	return pt, names
+}
+
+// rootName is what people call a root that is a repository itself.
+func (p *planner) rootName(t *Tree, path *inventory.Path) string {
+	r := p.repos.of(t, path.File)
+	return cmp.Or(r.name, path.Repository, r.label())
 }

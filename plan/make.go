@@ -68,7 +68,7 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 		opt.MaxBytes = 1 << 20
 	}
 	if opt.Broker != "" && !brokerURL.MatchString(opt.Broker) {
-		return nil, fmt.Errorf("plan: the broker's URL is %q; it looks like https://proviso.example.com", oneLine(opt.Broker))
+		return nil, fmt.Errorf("plan: the broker's URL is %q; it looks like https://proviso.example.com, or http:// for a loopback address", oneLine(opt.Broker))
 	}
 	p := &planner{ctx: ctx, trees: trees, opt: opt, repos: make(repositories), vars: make(map[string]*Variable), fronts: make(map[string]*Foundation),
 		parts: make(map[string][]string), files: make(map[string]*File), now: make(map[string]string), issuers: make(map[string]*issuerPart)}
@@ -97,11 +97,12 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 	if unknown := p.unusedValues(); len(unknown) > 0 {
 		return nil, fmt.Errorf("plan: there is no variable %s to set", strings.Join(unknown, ", "))
 	}
-	p.plan.BurnDown = burnDown(trees, p.plan, opt.Since)
+	p.plan.BurnDown = p.burnDown()
 	return p.plan, nil
 }
 
-var brokerURL = regexp.MustCompile(`^https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]*)?$`)
+// brokerURL is what may stand in generated files; without TLS to this machine only, as the client has it.
+var brokerURL = regexp.MustCompile(`^(https://[A-Za-z0-9.-]+|http://(localhost|127(\.[0-9]{1,3}){3}|\[::1\]))(:[0-9]+)?(/[A-Za-z0-9._/-]*)?$`)
 
 // drafts makes an item of each group, without its texts.
 func (p *planner) drafts(groups []*group) []*draft {

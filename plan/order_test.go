@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +150,39 @@ func TestBurnDown(t *testing.T) {
 	for i, pt := range b.Left {
 		if pt.Secrets != want[i] || pt.Outsiders != 0 {
 			t.Errorf("%s: %+v", pt.Name, pt)
+		}
+	}
+}
+
+// A root that is the repository itself has a name in the burn-down: the
+// repository's, or else the directory's; never a dot.
+func TestBurnDownNamesTheRoot(t *testing.T) {
+	dir := clone(t, "gitlab")
+	now, then := scan(t, dir), scan(t, dir)
+	now.Paths = slices.DeleteFunc(now.Paths, func(p inventory.Path) bool { return p.Credential.Name == "SLACK_TOKEN" })
+	for _, named := range []bool{true, false} {
+		want := filepath.Base(dir) + ": SLACK_TOKEN"
+		if named {
+			want = "acme/billing: SLACK_TOKEN"
+		} else if err := os.RemoveAll(filepath.Join(dir, ".git")); err != nil {
+			t.Fatal(err)
+		}
+		p, err := Make(t.Context(), []Tree{{Dir: dir, Inventory: now}}, Options{Since: []Earlier{{"then", then}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(p.BurnDown.Gone, ","); got != want {
+			t.Errorf("gone %q, want %q", got, want)
+		}
+	}
+}
+
+// Proviso's URL is https, or this machine's: what the client would take.
+func TestBrokerURLs(t *testing.T) {
+	for url, ok := range map[string]bool{"https://proviso.acme.example": true, "http://127.0.0.1:8080": true, "http://localhost:8080/x": true, "http://[::1]:8080": true,
+		"http://proviso.acme.example": false, "http://localhost.acme.example": false, "http://127.0.0.1.acme.example": false, "http://10.0.0.1:8080": false, "ftp://localhost": false} {
+		if _, err := Make(t.Context(), nil, Options{Broker: url}); (err == nil) != ok {
+			t.Errorf("%s: %v", url, err)
 		}
 	}
 }

@@ -90,7 +90,7 @@ type Item struct {
 	// ID is stable as long as the secret's name and repository are.
 	ID   string `json:"id"`
 	Wave int    `json:"wave"`
-	// Repository is "owner/name" from the clone's remote, else its directory, "." for the root.
+	// Repository is "owner/name" from the clone's remote, else its directory's name.
 	Repository string `json:"repository"`
 	// Directory is where the repository lies below the root.
 	Directory string       `json:"directory"`
