@@ -62,7 +62,7 @@ func (j *ghJob) linkCall(target string, line int) {
 	if local, ok := localTarget(target); ok {
 		file := path.Join(r.src.repo, local)
 		if r.tree.load(file) != nil {
-			r.link.calls = append(r.link.calls, callLink{job: j.id, callee: file, expo: j.expo, scopes: j.scopes(), mints: j.idToken})
+			r.link.Calls = append(r.link.Calls, callLink{Callee: file, Reach: j.expo.byKind(), Scopes: j.scopes()})
 			return
 		}
 	}

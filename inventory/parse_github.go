@@ -62,7 +62,7 @@ func readWorkflow(r *reader, root *node) {
 		w.idToken = w.openID(root, no)
 	}
 	w.env = w.envOf(root)
-	r.link.workflow = firstOf(r.str(r.get(root, "name")), r.src.path)
+	r.link.Workflow = firstOf(r.str(r.get(root, "name")), r.src.path)
 	for k, job := range r.pairs(w.jobs) {
 		if r.isMap(job) {
 			w.readJob(k, job)
@@ -83,7 +83,7 @@ func (w *ghWorkflow) readEvents() {
 		e := ghEvent{name: name, node: n, open: w.eventOpenness(name, n)}
 		if e.open == elsewhen {
 			w.callee = true
-			w.r.link.reusable = true
+			w.r.link.Reusable = true
 		}
 		w.events = append(w.events, e)
 	}
@@ -97,7 +97,7 @@ func (w *ghWorkflow) readEvents() {
 		}
 	}
 	for _, e := range w.events {
-		w.r.link.events = append(w.r.link.events, e.name)
+		w.r.link.Events = append(w.r.link.Events, e.name)
 	}
 }
 
@@ -284,13 +284,16 @@ func (j *ghJob) tokenPath(k *node) {
 	p.Permission = j.scopes()
 }
 
+// inheritedScopes is the permission of a reusable workflow that doesn't limit its token.
+const inheritedScopes = "inherited from the caller"
+
 // scopes gives the effective permissions of the job's token.
 func (j *ghJob) scopes() string {
 	switch {
 	case j.perms != nil:
 		return j.perms.String()
 	case j.w.callee:
-		return "inherited from the caller"
+		return inheritedScopes
 	}
 	return "default (repository setting)"
 }

@@ -69,7 +69,7 @@ func (w *ghWorkflow) workflowRun(n *node) openness {
 	if b := w.r.strs(w.r.get(n, "branches")); len(b) > 0 && !slices.ContainsFunc(b, branchWildcard.MatchString) {
 		return closed
 	}
-	w.r.link.follows = w.r.strs(w.r.get(n, "workflows"))
+	w.r.link.Follows = w.r.strs(w.r.get(n, "workflows"))
 	return open
 }
 
@@ -247,6 +247,15 @@ func (x exposure) reach(kind Kind) Reach {
 		r.Trust = TrustUnknown
 	}
 	return r
+}
+
+// byKind gives the answers for all kinds.
+func (x exposure) byKind() map[Kind]Reach {
+	out := make(map[Kind]Reach, 5)
+	for _, k := range []Kind{StaticSecret, Federated, PlatformToken, Ambient, ServiceConnection} {
+		out[k] = x.reach(k)
+	}
+	return out
 }
 
 // jobExposure gives who can start a job: its own condition, then those of the jobs that it needs.

@@ -29,7 +29,7 @@ func Reread(root, file, text string) (paths []Path, ok bool) {
 	}
 	hash := sha256.Sum256([]byte(text))
 	res := t.parse(&source{path: file, text: decoded, hash: hex.EncodeToString(hash[:]), repo: repoOf(file)}, ci)
-	join(t, []*result{res})
+	join([]*result{res})
 	inv := &Inventory{Paths: res.paths}
 	inv.sortDocument()
 	inv.number()

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Options are the settings of a scan. The zero value is ready for use.
@@ -26,8 +25,6 @@ type Options struct {
 	// Progress, when set, is told how many files of how many are done. It is
 	// called from one goroutine at a time.
 	Progress func(done, total int)
-	// Now is the clock, for ignores with an expiry; nil is time.Now.
-	Now func() time.Time
 	// Repository is the repository that the root is a copy of, as owner/name or
 	// as a URL, where the tree doesn't say (no .git/config).
 	Repository string
@@ -64,7 +61,7 @@ func Scan(ctx context.Context, root string, opt Options) (*Inventory, error) {
 		return nil, err
 	}
 	inv := &Inventory{Version: Version, Root: filepath.ToSlash(root), Files: []File{}, Paths: []Path{}, Findings: []Finding{}, Unresolved: []Unresolved{}}
-	join(t, results)
+	join(results)
 	paths := 0
 	for _, r := range results {
 		if r != nil {

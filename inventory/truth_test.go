@@ -235,7 +235,7 @@ func judge(paths []Path, unresolved []Unresolved, want []expected) (s score, not
 	return s, notes
 }
 
-// TestTruth holds the readers to the numbers that the inventory promises.
+// TestTruth holds the readers to the truth files, and prints the numbers that the inventory promises.
 func TestTruth(t *testing.T) {
 	const root = "testdata/truth"
 	scores := make(map[CI]*score)
@@ -281,7 +281,8 @@ func TestTruth(t *testing.T) {
 	reportTruth(t, scores, pipelines)
 }
 
-// judgeFile compares one pipeline, and says under -v what differs.
+// judgeFile compares one pipeline. The promise is in percent, because it is about
+// files that nobody here has seen; in our own ones each difference is a fault.
 func judgeFile(t *testing.T, inv *Inventory, rel, wantFile string, ci CI) score {
 	t.Helper()
 	i := slices.IndexFunc(inv.Files, func(f File) bool { return f.File == rel })
@@ -306,24 +307,18 @@ func judgeFile(t *testing.T, inv *Inventory, rel, wantFile string, ci CI) score 
 	}
 	s, notes := judge(paths, open, readTruth(t, wantFile))
 	for _, n := range notes {
-		t.Logf("%s: %s", strings.TrimSuffix(wantFile, ".want"), n)
+		t.Errorf("%s: %s", strings.TrimSuffix(wantFile, ".want"), n)
 	}
 	return s
 }
 
-// reportTruth prints the numbers per system and fails below the promise.
+// reportTruth prints the numbers per system.
 func reportTruth(t *testing.T, scores map[CI]*score, pipelines int) {
 	var all score
 	t.Logf("%-24s %5s %5s %7s %6s %6s %6s %6s %6s %6s", "system", "files", "paths", "recall", "kind", "false", "reach", "nature", "where", "line")
 	row := func(name string, s *score) {
 		recall, kind, wrong, reach := percent(s.found, s.want), percent(s.kind, s.found), percent(s.wrong, max(s.printed, 1)), percent(s.reach, s.found)
 		t.Logf("%-24s %5d %5d %6.1f%% %5.1f%% %5.1f%% %5.1f%% %5.1f%% %5.1f%% %5.1f%%", name, s.files, s.want, recall, kind, wrong, reach, percent(s.nature, s.found), percent(s.resource, s.found), percent(s.line, s.found))
-		if recall < 95 || kind < 95 || wrong > 5 || reach < 90 {
-			t.Errorf("%s: recall and kind must be at least 95 %%, false positives at most 5 %%, reach at least 90 %%", name)
-		}
-		if percent(s.nature, s.found) < 90 || percent(s.resource, s.found) < 90 || percent(s.line, s.found) < 95 || percent(s.perm, s.perms) < 95 || s.unresolvedFound < s.unresolved {
-			t.Errorf("%s: nature and resource must be right in 90 of 100 paths, line and permission in 95, and everything unresolved reported", name)
-		}
 	}
 	for _, ci := range sortedKeys(stringKeys(scores)) {
 		row(ci, scores[CI(ci)])
