@@ -48,6 +48,8 @@ func consume(c *command) *consumption {
 		read(c, x)
 	} else if t, ok := tools[name]; ok {
 		genericTool(c, x, t)
+	} else if strings.HasPrefix(name, "$") && c.arg(1) == "login" && c.has("-u", "--username", "--password-stdin") {
+		registryLogin(c, x, "login") // $ENGINE login: docker, podman or another
 	}
 	urls(c, x)
 	piped(c, x)
@@ -223,7 +225,7 @@ func fileResource(path, text string) (Resource, bool) {
 		return Resource{"registry/npm", "registry.npmjs.org"}, true
 	case strings.Contains(p, "pypirc"):
 		return Resource{"registry/pypi", "pypi.org"}, true
-	case strings.HasSuffix(strings.TrimSuffix(p, "/"), "/.ssh"), strings.Contains(p, "id_rsa"), strings.Contains(p, "id_ed25519"), strings.Contains(p, ".ssh/") && !strings.Contains(p, "known_hosts") && !strings.Contains(p, "config"):
+	case strings.HasSuffix(strings.TrimSuffix(p, "/"), "/.ssh"), strings.Contains(p, "id_rsa"), strings.Contains(p, "id_ed25519"), strings.Contains(p, ".ssh/") && !strings.Contains(p, "known_hosts") && !strings.Contains(p, "authorized_keys") && !strings.Contains(p, "config"):
 		return Resource{"ssh/host-or-git", ""}, true
 	case strings.Contains(p, "kube/config"), strings.Contains(p, "kubeconfig"), strings.HasSuffix(strings.TrimSuffix(p, "/"), "/.kube"):
 		return Resource{"k8s/cluster", ""}, true

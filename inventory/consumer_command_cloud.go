@@ -197,6 +197,9 @@ func readAWS(c *command, x *consumption) {
 	case service == "ecr":
 		x.acts("aws", "registry/ecr", "", via)
 		return
+	case service == "ecr-public":
+		x.acts("aws", "registry/ecr", "public.ecr.aws", via)
+		return
 	case service == "--version", service == "help", service == "":
 		return
 	}

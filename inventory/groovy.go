@@ -43,6 +43,7 @@ type gValue struct {
 	call  *gCall
 	line  int
 	parts []gValue // of a concatenation or a choice
+	asked bool     // it is what a choice asks, not one of its answers
 }
 
 // gTok is a token.
@@ -290,6 +291,9 @@ func (p *gParser) statement() []*gCall {
 	if p.peek().kind != 'i' {
 		return p.result(p.expression(), "")
 	}
+	if p.caseLabel() {
+		return nil
+	}
 	// def name(...) { }, Type name = value, name = value
 	if c := p.definition(); c != nil {
 		return []*gCall{c}
@@ -299,6 +303,23 @@ func (p *gParser) statement() []*gCall {
 	}
 	word := p.peek().text
 	return p.result(p.expressionOrCommand(), word)
+}
+
+// caseLabel skips the label of a switch, behind which statements go on.
+func (p *gParser) caseLabel() bool {
+	switch word := p.peek().text; {
+	case word == "default" && p.at(1).kind == 'p' && p.at(1).text == ":":
+	case word == "case":
+	default:
+		return false
+	}
+	for !p.isPunct(":") && p.peek().kind != 'l' && p.peek().kind != 'e' {
+		p.i++
+	}
+	if p.isPunct(":") {
+		p.i++
+	}
+	return true
 }
 
 // result gives the calls of a statement, and the value that a function gives

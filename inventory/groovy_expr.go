@@ -140,8 +140,11 @@ func (p *gParser) expression() gValue {
 	var parts []gValue
 	choice := false // a ?: b, or a ? b : c: one of the parts, not all of them
 	for p.operator() {
+		asks := false
 		for p.operator() {
-			choice = choice || p.peek().text == "?"
+			if p.peek().text == "?" {
+				choice, asks = true, p.at(1).text != ":"
+			}
 			p.i++
 		}
 		p.newlines()
@@ -150,6 +153,9 @@ func (p *gParser) expression() gValue {
 		}
 		if parts == nil {
 			parts = append(parts, v)
+		}
+		if asks { // what stands before the mark is no answer
+			parts = []gValue{{parts: parts, line: parts[0].line, asked: true}}
 		}
 		before := p.i
 		parts = append(parts, p.primary())
@@ -253,6 +259,9 @@ func (p *gParser) chained(v *gValue) {
 		t := p.peek()
 		i := 0
 		for p.at(i).kind == 'l' {
+			i++
+		}
+		if n := p.at(i); n.kind == 'p' && n.text == "?" && p.at(i+1).kind == 'p' && p.at(i+1).text == "." {
 			i++
 		}
 		if n := p.at(i); n.kind == 'p' && n.text == "." && p.at(i+1).kind == 'i' {

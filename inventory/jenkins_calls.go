@@ -15,10 +15,13 @@ func init() {
 		"if": jkIf, "withCredentials": jkWithCredentials, "credentials": jkCredentials, "sshagent": jkSSHAgent, "docker.withRegistry": jkWithRegistry,
 		"withAWS": jkWithAWS, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
 		"withKubeConfig": jkKube, "withKubeCredentials": jkKube, "kubernetesDeploy": jkKube, "azureServicePrincipal": jkAzure,
-		"withSonarQubeEnv": jkConnection, "slackSend": jkConnection, "office365ConnectorSend": jkConnection, "emailext": jkConnection, "publishChecks": jkConnection,
+		"load": jkLoad, "step": jkPostStep,
 		"withAzureKeyvault": jkAzureVault, "azureKeyVault": jkAzureVault, "sshPublisher": jkSSHPublisher, "nexusPublisher": jkServer, "nexusPolicyEvaluation": jkServer,
 		"@Library": jkLibrary, "library": jkLibrary, "parameters": jkSkip, "when": jkSkip,
 		"sh": jkScript, "bat": jkScript, "powershell": jkScript, "pwsh": jkScript,
+	}
+	for step := range jkConnections {
+		jkReaders[step] = jkConnection
 	}
 	for _, step := range []string{"rtUpload", "rtDownload", "rtSetProps", "rtDeleteProps", "rtPublishBuildInfo", "rtPromote", "rtMavenResolver", "rtMavenDeployer", "rtGradleResolver", "rtGradleDeployer", "rtNpmResolver",
 		"rtNpmDeployer", "rtDockerPush", "rtDockerPull", "rtCreateDockerBuild", "rtPipResolver", "rtGoResolver", "rtGoPublisher", "rtNugetResolver", "xrayScan", "Artifactory.server"} {
@@ -41,6 +44,9 @@ func jkStage(f *jkFile, c *gCall, ctx jkCtx) {
 	}
 	if name.isStr && name.str != "" {
 		ctx.job = name.str
+		if known := f.ids(name); len(known) == 1 {
+			ctx.job = known[0]
+		}
 	} else if name.ident != "" {
 		ctx.job = firstOf(append(slices.Clone(f.consts[name.ident]), name.ident)...)
 	}
@@ -90,6 +96,7 @@ func (f *jkFile) agent(c *gCall, ctx jkCtx) {
 				} else if v := positional(b, 0); v.ident != "" {
 					label, line = v.ident, b.line
 				}
+				walk(b.body)
 			case "docker", "dockerfile", "kubernetes", "node", "dockerContainer":
 				if label == "" {
 					label, line = b.name, b.line
@@ -176,13 +183,18 @@ func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
 		}
 		raw := firstOf(id.str, id.ident, "expression")
 		f.r.open(ctx.place(), line, "credential id", raw, "the id of the credential is computed at run time")
-		f.r.static(ctx.place(), line, unknown, u, via)
+		at := ctx.place()
+		at.part = raw // two that only a run can tell are two
+		f.r.static(at, line, unknown, u, via)
 		return
 	}
 	for _, name := range ids {
 		x := u
 		if n := natureOf(name); x.nature == "" || n == NatureIdentifier && x.nature != NatureCredential {
 			x.nature = n
+		}
+		if !x.known() {
+			x.res = envUse(name).res // nothing but its name tells what it is for
 		}
 		f.r.static(ctx.place(), line, name, x, via)
 	}
@@ -264,15 +276,7 @@ func (f *jkFile) usesIn(body []*gCall) map[string]use {
 			return
 		}
 		for _, c := range calls {
-			if isScript(c.name) {
-				for _, s := range scriptsOf(c) {
-					for _, u := range readScript(s.str, nil).uses {
-						if old, ok := out[u.name]; (u.slot || u.use.known()) && (!ok || !old.known()) {
-							out[u.name] = u.use
-						}
-					}
-				}
-			}
+			usesOf(c, out)
 			if c.value() {
 				continue // the calls of its value stand beside it
 			}
@@ -293,7 +297,7 @@ func (f *jkFile) usesIn(body []*gCall) map[string]use {
 // firstValue gives the first value that is there.
 func firstValue(vals ...gValue) gValue {
 	for _, v := range vals {
-		if v.isStr || v.ident != "" {
+		if v.isStr || v.ident != "" || v.parts != nil {
 			return v
 		}
 	}
@@ -318,7 +322,7 @@ func (f *jkFile) binding(kind string, args []gArg, line int, ctx jkCtx, inner ma
 			continue
 		}
 		if got, ok := inner[v.str]; ok && got.known() {
-			if u.res.Kind == "" || u.res.Kind == got.res.Kind {
+			if u.res.Kind == "" || u.res.Kind == got.res.Kind || u.res.Kind == "ssh/host-or-git" && (strings.HasPrefix(got.res.Kind, "ssh/") || strings.HasPrefix(got.res.Kind, "vcs/")) {
 				u.res = got.res
 			}
 		}
@@ -395,10 +399,8 @@ var jkSettings = regexp.MustCompile(`(?i)settings|npmrc|pypirc|kube|cred|secret|
 func jkConfigFile(f *jkFile, c *gCall, ctx jkCtx) {
 	var walk func(v gValue, depth int)
 	record := func(v gValue, u use) {
-		for _, id := range f.ids(v) {
-			if id != "" {
-				f.r.static(ctx.place(), v.line, id, u, c.name)
-			}
+		if ids := f.ids(v); len(ids) > 0 || v.ident != "" || v.gstr {
+			f.secret(v, c.line, ctx, u, c.name)
 		}
 	}
 	walk = func(v gValue, depth int) {
@@ -406,6 +408,11 @@ func jkConfigFile(f *jkFile, c *gCall, ctx jkCtx) {
 			id, variable, to := named(v.call, "fileId"), named(v.call, "variable").str, named(v.call, "targetLocation").str
 			if jkSettings.MatchString(strings.Join(append(slices.Clone(f.ids(id)), variable, to), " ")) {
 				u := secretUse("registry/maven", "")
+				if res, ok := fileResource(to, ""); ok {
+					u.res = res
+				} else if strings.Contains(strings.ToLower(to), "kube") {
+					u.res = Resource{"k8s/cluster", ""}
+				}
 				if by := envUse(variable); by.known() || natureOf(variable) == NatureCredential {
 					u.res = by.res
 				}
@@ -454,37 +461,6 @@ func jkAzure(f *jkFile, c *gCall, ctx jkCtx) {
 	f.secret(id, c.line, ctx, secretUse("cloud/azure", ""), "azureServicePrincipal")
 }
 
-// jkConnection reads steps whose credential is configured in the controller.
-func jkConnection(f *jkFile, c *gCall, ctx jkCtx) {
-	res := map[string]Resource{
-		"withSonarQubeEnv": {"scan/sonar", ""}, "slackSend": {"notify/slack", "slack.com"}, "office365ConnectorSend": {"notify/chat", "teams"}, "emailext": {"notify/chat", "mail"}, "publishChecks": {"vcs/github", ""},
-	}[c.name]
-	at := ctx.place()
-	static := false
-	for _, key := range []string{"tokenCredentialId", "credentialsId", "webhookUrl"} {
-		if v := named(c, key); v.isStr && (key != "webhookUrl" || v.gstr) || v.ident != "" {
-			if key == "webhookUrl" {
-				continue
-			}
-			f.secret(v, c.line, ctx, secretUse(res.Kind, res.Name), c.name)
-			static = true
-		}
-	}
-	if !static {
-		name := c.name
-		if v := positional(c, 0); c.name == "withSonarQubeEnv" && v.isStr {
-			name = v.str
-		} else if v := named(c, "installationName"); v.isStr {
-			name = v.str
-		}
-		if v := named(c, "channel"); v.isStr {
-			res.Name = v.str
-		}
-		f.r.connection(at, c.line, name, use{res: res}, c.name)
-	}
-	f.block(c.body, ctx)
-}
-
 func jkLibrary(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, a := range c.args {
 		vals := []gValue{a.val}
@@ -494,32 +470,6 @@ func jkLibrary(f *jkFile, c *gCall, ctx jkCtx) {
 		for _, v := range vals {
 			if v.isStr && (a.key == "" || a.key == "identifier" || a.key == "value") {
 				f.r.open(ctx.place(), c.line, "shared library", v.str, "what the steps of the library do with credentials is defined elsewhere")
-			}
-		}
-	}
-	f.nestedCalls(c, ctx)
-}
-
-// jkScript reads a script for what needs no binding: values of vaults, and
-// commands that can only act with the identity of the agent.
-func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
-	for _, s := range scriptsOf(c) {
-		facts := readScript(s.str, nil)
-		for _, v := range facts.fetched {
-			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), c.name)
-		}
-		for _, x := range facts.exchanges {
-			if x.res.Kind == "broker/proviso" {
-				f.r.federated(ctx.place(), s.line+x.line, "oidc:jenkins", use{res: x.res}, x.via)
-			}
-		}
-		for _, a := range facts.actors {
-			if ctx.covered || f.bound {
-				break
-			}
-			switch {
-			case a.family == "aws", a.family == "gcp", a.family == "azure", a.family == "ssh" && a.res.Kind == "ssh/host-or-git":
-				f.r.ambient(ctx.place(), s.line+a.line, firstOf(append(slices.Clone(ctx.runner.Labels), "agent")...), use{res: a.res}, a.via)
 			}
 		}
 	}
@@ -544,11 +494,14 @@ func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
 	case c.name == "httpRequest":
 		res = hostResource(url.str)
 	}
-	if jkIDKey.MatchString(c.name) && len(c.args) == 1 && c.body == nil && c.name != "credentials" {
+	if jkIDKey.MatchString(c.name) && len(c.args) == 1 && c.body == nil && c.name != "credentials" && !strings.HasPrefix(c.name, "with") {
 		f.secret(c.args[0].val, c.line, ctx, use{res: res, nature: NatureCredential}, c.name)
 		return
 	}
 	f.idArgs(c.args, c, ctx, res, 0)
+	if !strings.HasPrefix(c.name, "print") && c.name != "echo" && c.name != "error" {
+		f.socket(c.args, ctx, 0)
+	}
 }
 
 func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth int) {

@@ -63,10 +63,22 @@ func (f *jkFile) surveyGuard(name string, line int) {
 	}
 }
 
-// guards reports whether a condition is met only by a branch or a tag of the repository.
+// guards reports whether a condition is met only by a branch or a tag of the
+// repository: one of its parts asks for it, in each of its alternatives.
 func guards(cond string) bool {
-	return jkGuarded.MatchString(cond) && !strings.Contains(cond, "||") && !strings.Contains(cond, "!=")
+	if strings.Contains(cond, "!=") {
+		return false
+	}
+	for _, alternative := range strings.Split(cond, "||") {
+		if !jkGuarded.MatchString(jkNegated.ReplaceAllString(alternative, "")) {
+			return false
+		}
+	}
+	return true
 }
+
+// jkNegated matches what a condition denies, other than that there is a change.
+var jkNegated = regexp.MustCompile(`!\s*(env\.)?(TAG_NAME|BRANCH_IS_PRIMARY|isPrimary|buildingTag|isMaster|isMain)`)
 
 var gName = regexp.MustCompile(`!?\s*[A-Za-z_]\w*`)
 

@@ -44,6 +44,7 @@ type jkFile struct {
 	budget   int // of calls that are read
 	calls    []*gCall
 	assigned map[string][]gValue // what names are assigned; made on first use
+	given    map[string]bool     // names that the file gives a value; made on first use
 }
 
 // jkCtx is where in the pipeline a call stands.
@@ -116,14 +117,8 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 				f.consts["params."+name.str] = appendNew(f.consts["params."+name.str], def.str)
 				f.consts[name.str] = appendNew(f.consts[name.str], def.str)
 			}
-		case isScript(c.name):
-			for _, s := range scriptsOf(c) {
-				for _, u := range readScript(s.str, nil).uses {
-					if old, ok := f.names[u.name]; (u.slot || u.use.known()) && (!ok || !old.known()) {
-						f.names[u.name] = u.use
-					}
-				}
-			}
+		default:
+			usesOf(c, f.names)
 		}
 		f.surveyArgs(c.args, depth)
 		f.survey(c.body, depth+1)
@@ -273,9 +268,9 @@ func (f *jkFile) ids(v gValue) []string {
 		}
 	case len(v.parts) > 0:
 		var out []string
-		for _, p := range v.parts[1:] {
-			if p.isStr && !p.gstr {
-				out = append(out, p.str)
+		for i, p := range v.parts {
+			if !p.asked && (i > 0 || p.ident != "" && p.call == nil) {
+				out = append(out, f.ids(p)...)
 			}
 		}
 		return out

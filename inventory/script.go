@@ -79,6 +79,7 @@ type scriptReader struct {
 	// inner is how many values were fetched before the substitutions of the command that is read: X=$(aws ssm ...).
 	inner int
 	at    int // the line of the command that is read
+	depth int // of scripts inside of commands
 }
 
 // readScript finds what a script uses. alias are the variables of the
@@ -165,6 +166,7 @@ func (r *scriptReader) command(c *command) {
 		r.facts.fetched = append(r.facts.fetched, f)
 	}
 	r.rest(c, slots.tool)
+	r.nested(c)
 }
 
 // assign reads NAME=value: in a shell of its own it defines a variable, before a command it is what the command gets.
