@@ -1,0 +1,142 @@
+package inventory
+
+import (
+	"strings"
+)
+
+// jkBindings are the resources of bindings that name their kind.
+var jkBindings = map[string]Resource{
+	"aws": {"cloud/aws", ""}, "azureServicePrincipal": {"cloud/azure", ""}, "AmazonWebServicesCredentialsBinding": {"cloud/aws", ""}, "sshUserPrivateKey": {"ssh/host-or-git", ""},
+	"dockerCert": {"registry/container", "docker host"}, "gitUsernamePassword": {"vcs/git", ""}, "VaultTokenCredentialBinding": {"secrets-manager/vault", ""}, "certificate": {"signing/key", ""},
+	"kubeconfigFile": {"k8s/cluster", ""}, "kubeconfigContent": {"k8s/cluster", ""}, "googleServiceAccountCredential": {"cloud/gcp", ""}, "azureStorage": {"cloud/azure", "storage"},
+}
+
+// jkWithCredentials reads the bindings of withCredentials, and its body.
+func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
+	inner := f.usesIn(c.body)
+	var bind func(v gValue)
+	bind = func(v gValue) {
+		for _, a := range v.list {
+			if a.key == "" {
+				bind(a.val)
+			}
+		}
+		for _, p := range v.parts {
+			bind(p)
+		}
+		if v.call != nil {
+			f.binding(v.call.name, v.call.args, v.call.line, ctx, inner)
+		} else if class := mapValue(v, "$class"); class.isStr {
+			f.binding(class.str, v.list, v.line, ctx, inner)
+		} else if id := mapValue(v, "credentialsId"); id.isStr || id.ident != "" {
+			f.binding("", v.list, v.line, ctx, inner)
+		} else if v.ident != "" && v.parts == nil {
+			f.bindings(v, bind, ctx)
+		}
+	}
+	for _, a := range c.args {
+		bind(a.val)
+	}
+	ctx.covered = true
+	f.block(c.body, ctx)
+}
+
+// bindings reads bindings that are kept under a name: those that the file gives it, else some that only a run knows.
+func (f *jkFile) bindings(v gValue, bind func(gValue), ctx jkCtx) {
+	kept := f.lists(v.ident)
+	if len(kept) == 0 || f.active["bindings "+v.ident] {
+		f.secret(v, v.line, ctx, use{nature: NatureCredential}, "withCredentials")
+		return
+	}
+	f.active["bindings "+v.ident] = true
+	for _, l := range kept {
+		bind(l)
+	}
+	delete(f.active, "bindings "+v.ident)
+}
+
+func mapValue(v gValue, key string) gValue {
+	for _, a := range v.list {
+		if a.key == key {
+			return a.val
+		}
+	}
+	return gValue{}
+}
+
+// usesIn says what the scripts of a closure do with variables.
+func (f *jkFile) usesIn(body []*gCall) map[string]use {
+	out, seen := make(map[string]use), make(map[string]bool)
+	var walk func([]*gCall, int)
+	walk = func(calls []*gCall, depth int) {
+		if depth > 30 {
+			return
+		}
+		for _, c := range calls {
+			usesOf(c, out)
+			if c.value() {
+				continue // the calls of its value stand beside it
+			}
+			if name, fn := f.callee(c); fn != nil && !seen[name] {
+				seen[name] = true
+				walk(fn.body, depth+1)
+			}
+			for _, a := range c.args {
+				walk(a.val.calls(), depth+1)
+			}
+			walk(c.body, depth+1)
+		}
+	}
+	walk(body, 0)
+	return out
+}
+
+// firstValue gives the first value that is there.
+func firstValue(vals ...gValue) gValue {
+	for _, v := range vals {
+		if v.isStr || v.ident != "" || v.parts != nil {
+			return v
+		}
+	}
+	return gValue{}
+}
+
+// binding records one credential of withCredentials.
+func (f *jkFile) binding(kind string, args []gArg, line int, ctx jkCtx, inner map[string]use) {
+	b := &gCall{args: args}
+	kind = strings.TrimPrefix(kind[strings.LastIndexByte(kind, '.')+1:], "com.cloudbees.jenkins.plugins.awscredentials.")
+	id := firstValue(named(b, "credentialsId"), named(b, "id"), positional(b, 0))
+	if f.idToken(named(b, "variable").str, line, ctx, firstOf(kind, "withCredentials")) {
+		return
+	}
+	u := use{res: jkBindings[kind]}
+	for _, env := range named(b, "env").list { // as the steps of a library take them
+		u = u.or(use{res: envUse(env.val.str).res})
+	}
+	for _, key := range []string{"passwordVariable", "variable", "secretKeyVariable", "keyFileVariable", "tokenVariable", "secretVariable", "clientSecretVariable", "usernameVariable"} {
+		v := named(b, key)
+		if !v.isStr {
+			continue
+		}
+		if got, ok := inner[v.str]; ok && got.known() {
+			if u.res.Kind == "" || u.res.Kind == got.res.Kind || u.res.Kind == "ssh/host-or-git" && (strings.HasPrefix(got.res.Kind, "ssh/") || strings.HasPrefix(got.res.Kind, "vcs/")) {
+				u.res = got.res
+			}
+		}
+		if key != "usernameVariable" {
+			if !u.known() {
+				u = u.or(use{res: envUse(v.str).res})
+			}
+			if kind == "string" {
+				u.nature = firstNature(u.nature, natureOf(v.str))
+			}
+		}
+	}
+	if kind != "string" && kind != "" {
+		u.nature = NatureCredential
+	}
+	f.secret(id, line, ctx, u, firstOf(kind, "withCredentials"))
+	if role := named(b, "roleArn"); role.isStr {
+		f.r.add(ctx.place(), role.line, Credential{Kind: StaticSecret, Name: firstOf(append(f.ids(id), unknown)...), Nature: NatureCredential}, use{res: Resource{"cloud/aws", role.str}}, kind)
+	}
+}
