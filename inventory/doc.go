@@ -44,5 +44,7 @@
 // for Jenkins, Groovy tokens) with their lines, resolves scopes, and asks the
 // consumer tables (consumer_*.go) what a value is used for. What needs more
 // than one file (a reusable workflow and its callers, a workflow_run and the
-// workflow it follows) is joined at the end, in join.go.
+// workflow it follows) is joined at the end, in join.go. What a reader looks at
+// besides its own file it notes (looks.go), so that an earlier result can count
+// again while all of that is unchanged (keep.go).
 package inventory

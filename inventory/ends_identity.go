@@ -11,8 +11,7 @@ import (
 // identify says of each federated path what the job's token will say. The
 // facts are the platforms' documentation of their tokens (2026); a platform
 // whose subject is made of ids that no file holds has * in their place.
-func (s *subject) identify(repos *repositories) {
-	repo := repos.of(repoOf(s.file.File))
+func (s *subject) identify(repo repository) {
 	for _, p := range s.paths {
 		p.Repository = repo.slug
 	}

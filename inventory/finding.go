@@ -44,10 +44,7 @@ func Check(ctx context.Context, inv *Inventory, root string, opt Options) error 
 	for range min(opt.Workers, max(len(subjects), 1)) {
 		wg.Go(func() {
 			for s := range work {
-				s.open(tree, opt.MaxBytes)
-				s.safely("identity", func() { s.identify(repos) })
-				s.run(rules)
-				s.close()
+				s.examine(tree, repos, rules, opt)
 				if opt.Progress != nil {
 					mu.Lock()
 					done++
@@ -99,6 +96,7 @@ type subject struct {
 	rule     *Rule
 	findings []Finding
 	ids      map[string]int
+	failed   bool // a rule did
 }
 
 // subjectsOf groups the paths of an inventory by their file, also by files that are only included by another.
@@ -123,6 +121,20 @@ func subjectsOf(inv *Inventory) []*subject {
 		s.paths = append(s.paths, p)
 	}
 	return out
+}
+
+// examine runs the rules over the file, or takes what they said of it when they would see the same.
+func (s *subject) examine(tree *os.Root, repos *repositories, rules []Rule, opt Options) {
+	repo := repos.of(repoOf(s.file.File))
+	done, store := opt.Keep.settled(s, repo)
+	if done {
+		return
+	}
+	s.open(tree, opt.MaxBytes)
+	s.safely("identity", func() { s.identify(repo) })
+	s.run(rules)
+	store()
+	s.close()
 }
 
 // open reads the text of the file; without it, rules that need only the paths still run.
@@ -186,6 +198,7 @@ func (s *subject) safely(what string, look func()) {
 			f := s.file
 			f.Detail = fmt.Sprintf("the %s failed on this file: %v", what, p)
 			s.findings = append(s.findings, couldNotRead(f))
+			s.failed = true
 		}
 	}()
 	look()

@@ -41,10 +41,10 @@ func (f innerFed) resource(get func(string) string) Resource {
 }
 
 // summary reads a local action; nil when it is not in the tree.
-func (t *tree) summary(dir string, depth int) *actionSummary {
+func (l *looks) summary(dir string, depth int) *actionSummary {
 	var p *parsed
 	for _, name := range []string{"action.yml", "action.yaml"} {
-		if p = t.load(path.Join(dir, name)); p != nil {
+		if p = l.load(path.Join(dir, name)); p != nil {
 			break
 		}
 	}
@@ -54,15 +54,15 @@ func (t *tree) summary(dir string, depth int) *actionSummary {
 	v := &view{}
 	root := p.docs[0]
 	sum := &actionSummary{inputs: make(map[string]use)}
-	w := &ghWorkflow{r: &reader{src: p.src, ci: GitHub, tree: t}}
+	w := &ghWorkflow{r: &reader{src: p.src, ci: GitHub, tree: l}}
 	for step := range v.items(v.at(root, "runs", "steps")) {
-		t.summariseStep(w, v, p, step, sum, depth)
+		l.summariseStep(w, v, p, step, sum, depth)
 	}
 	return sum
 }
 
 // summariseStep adds what one step of an action does with its inputs.
-func (t *tree) summariseStep(w *ghWorkflow, v *view, p *parsed, step *node, sum *actionSummary, depth int) {
+func (l *looks) summariseStep(w *ghWorkflow, v *view, p *parsed, step *node, sum *actionSummary, depth int) {
 	uses := v.str(v.get(step, "uses"))
 	row := findAction(uses)
 	with := make(map[string]string)
@@ -72,7 +72,7 @@ func (t *tree) summariseStep(w *ghWorkflow, v *view, p *parsed, step *node, sum 
 	get := func(name string) string { return with[strings.ToLower(name)] }
 	var inner *actionSummary
 	if strings.HasPrefix(uses, "./") {
-		if inner = t.summary(path.Join(p.src.repo, uses), depth+1); inner == nil {
+		if inner = l.summary(path.Join(p.src.repo, uses), depth+1); inner == nil {
 			sum.missing = append(sum.missing, uses)
 		} else {
 			sum.federated = append(sum.federated, inner.federated...)

@@ -15,7 +15,7 @@ type reader struct {
 	view
 	src        *source
 	ci         CI
-	tree       *tree
+	tree       *looks
 	paths      []Path
 	index      map[pathKey]int
 	ofJob      map[string][]int // places in paths of a job's paths

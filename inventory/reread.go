@@ -16,7 +16,7 @@ func Reread(root, file, text string) (paths []Path, ok bool) {
 		return nil, false
 	}
 	opt := Options{MaxBytes: defaultMaxBytes, MaxFiles: defaultMaxFiles}
-	t := &tree{root: root, opt: opt, cached: make(map[string]*parsed), claimed: make(map[string]bool)}
+	t := newTree(root, opt)
 	if root == "" {
 		t.root = filepath.Join("testdata", "no", "such", "tree")
 	}
@@ -28,7 +28,7 @@ func Reread(root, file, text string) (paths []Path, ok bool) {
 		return nil, false
 	}
 	hash := sha256.Sum256([]byte(text))
-	res := t.parse(&source{path: file, text: decoded, hash: hex.EncodeToString(hash[:]), repo: repoOf(file)}, ci)
+	res := t.parse(&source{path: file, text: decoded, hash: hex.EncodeToString(hash[:]), repo: repoOf(file)}, ci, &looks{tree: t, file: file})
 	join([]*result{res})
 	inv := &Inventory{Paths: res.paths}
 	inv.sortDocument()

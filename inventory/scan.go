@@ -28,6 +28,8 @@ type Options struct {
 	// Repository is the repository that the root is a copy of, as owner/name or
 	// as a URL, where the tree doesn't say (no .git/config).
 	Repository string
+	// Keep holds the results of earlier scans; nil reads everything anew.
+	Keep *Keep
 }
 
 const (
@@ -112,8 +114,12 @@ type tree struct {
 	mu     sync.Mutex
 	cached map[string]*parsed
 	order  []string // of cached, oldest first
-	// claimed are files that another file includes: they are read as part of it, not by themselves.
-	claimed map[string]bool
+	// claimed are files that others include, and which those are: they are read as part of them, not by themselves.
+	claimed map[string][]string
+	// parts are those that were claimed before the second pass.
+	parts map[string]bool
+	// hashes are those of files that were read, "" when they could not be.
+	hashes map[string]string
 }
 
 // parsed is a file that another one refers to.
@@ -128,13 +134,17 @@ type parsed struct {
 // maxCached bounds how many referenced files are kept parsed.
 const maxCached = 256
 
+func newTree(root string, opt Options) *tree {
+	return &tree{root: root, opt: opt, cached: make(map[string]*parsed), claimed: make(map[string][]string), hashes: make(map[string]string)}
+}
+
 // openTree lists the candidates below root.
 func openTree(root string, opt Options) (*tree, []string, error) {
 	info, err := os.Stat(root)
 	if err != nil {
 		return nil, nil, fmt.Errorf("inventory: %s can't be scanned: %w", root, err)
 	}
-	t := &tree{root: root, opt: opt, cached: make(map[string]*parsed), claimed: make(map[string]bool)}
+	t := newTree(root, opt)
 	var files []string
 	if !info.IsDir() {
 		t.root = filepath.Dir(root)
@@ -271,7 +281,35 @@ func (t *tree) readAll(ctx context.Context, files []string, results []*result, o
 		return err
 	}
 	slices.Sort(later)
-	return pass(later, true)
+	t.parts = make(map[string]bool, len(t.claimed))
+	for rel := range t.claimed {
+		t.parts[rel] = true
+	}
+	if err := pass(later, true); err != nil {
+		return err
+	}
+	t.settleClaims(results)
+	return nil
+}
+
+// settleClaims makes parts of the configurations that turned out to be included
+// by another one. Of two that include each other the later one stands.
+func (t *tree) settleClaims(results []*result) {
+	part := make(map[string]bool)
+	for _, r := range results {
+		if r == nil || r.file.CI != GitLab {
+			continue
+		}
+		if slices.ContainsFunc(t.claimed[r.file.File], func(by string) bool { return by != r.file.File && !part[by] }) {
+			part[r.file.File] = true
+			*r = result{file: partOfAnother(r.file)}
+		}
+	}
+}
+
+// partOfAnother is the entry of a file that is read as part of the one that includes it.
+func partOfAnother(f File) File {
+	return File{File: f.File, CI: f.CI, Status: StatusRead, Detail: "read as part of the file that includes it", Hash: f.Hash}
 }
 
 // result is what one file gave.
@@ -281,6 +319,7 @@ type result struct {
 	unresolved []Unresolved
 	findings   []Finding
 	link       links
+	failed     bool // the reader did
 }
 
 // readFile reads one file; nil when it is no pipeline definition. wait asks to
@@ -300,38 +339,51 @@ func (t *tree) readFile(rel string, second bool) (res *result, wait bool) {
 		}
 		return &result{file: f, findings: []Finding{couldNotRead(f)}}, false
 	}
-	ci := recognise(full, src.text)
+	t.hashed(rel, src.hash)
+	old := t.opt.Keep.of(rel, src.hash)
+	ci, known := old.system()
+	if !known {
+		ci = recognise(full, src.text)
+	}
 	if ci == "" {
+		t.opt.Keep.put(rel, &kept{Hash: src.hash}, known)
 		return nil, false
 	}
 	if ci == GitLab && !second && !isGitLabRoot(rel) {
 		return nil, true
 	}
-	t.mu.Lock()
-	claimed := t.claimed[rel]
-	t.mu.Unlock()
-	if claimed {
-		return &result{file: File{File: rel, CI: ci, Status: StatusRead, Detail: "read as part of the file that includes it", Hash: src.hash}}, false
+	if second && t.parts[rel] {
+		t.opt.Keep.put(rel, &kept{Hash: src.hash, CI: ci}, known)
+		return &result{file: partOfAnother(File{File: rel, CI: ci, Hash: src.hash})}, false
+	}
+	if res = old.again(t); res != nil {
+		t.opt.Keep.put(rel, old, true)
+		return res, false
 	}
 	src.repo = repoOf(rel)
-	return t.parse(src, ci), false
+	looks := &looks{tree: t, file: rel}
+	res = t.parse(src, ci, looks)
+	if !res.failed {
+		t.opt.Keep.keepResult(src, ci, looks, res)
+	}
+	return res, false
 }
 
 // parse gives the file to its reader. A reader that fails is a file that could
 // not be read, never the end of the scan.
-func (t *tree) parse(src *source, ci CI) (res *result) {
+func (t *tree) parse(src *source, ci CI, l *looks) (res *result) {
 	f := File{File: src.path, CI: ci, Status: StatusRead, Hash: src.hash}
 	defer func() {
 		if p := recover(); p != nil {
 			f.Status, f.Detail = StatusUnreadable, fmt.Sprintf("the reader failed on this file: %v", p)
-			res = &result{file: f, findings: []Finding{couldNotRead(f)}}
+			res = &result{file: f, findings: []Finding{couldNotRead(f)}, failed: true}
 		}
 	}()
 	if strings.HasSuffix(src.path, ".star") || strings.HasSuffix(src.path, ".jsonnet") {
 		f.Status, f.Detail = StatusUnsupported, "this is a program that generates the pipeline; export its output and scan that"
 		return &result{file: f, unresolved: []Unresolved{{File: src.path, Line: 1, CI: ci, Kind: "generated pipeline", Name: src.path, Why: "the pipeline is made by a program, which is not run"}}}
 	}
-	r := &reader{src: src, ci: ci, tree: t}
+	r := &reader{src: src, ci: ci, tree: l}
 	if ci == Jenkins {
 		readJenkins(r)
 	} else {
@@ -345,12 +397,14 @@ func (t *tree) parse(src *source, ci CI) (res *result) {
 // readers are the readers of YAML files.
 var readers map[CI]func(*reader, []*node)
 
-// load gives a file of the tree that another one refers to, parsed; nil when it is not there.
-func (t *tree) load(rel string) *parsed {
+// inTree gives the clean name of a file below the root; inside is false for one that leads out of it.
+func inTree(rel string) (clean string, inside bool) {
 	rel = strings.TrimPrefix(filepath.ToSlash(filepath.Clean(rel)), "./")
-	if rel == ".." || strings.HasPrefix(rel, "../") || filepath.IsAbs(rel) {
-		return nil
-	}
+	return rel, rel != ".." && !strings.HasPrefix(rel, "../") && !filepath.IsAbs(rel)
+}
+
+// load gives a file by its clean name, parsed; nil when it can't be read.
+func (t *tree) load(rel string) *parsed {
 	t.mu.Lock()
 	p := t.cached[rel]
 	if p == nil {
@@ -377,9 +431,9 @@ func (t *tree) load(rel string) *parsed {
 }
 
 // claim marks a file as read as part of another one.
-func (t *tree) claim(rel string) {
+func (t *tree) claim(rel, by string) {
 	t.mu.Lock()
-	t.claimed[rel] = true
+	t.claimed[rel] = append(t.claimed[rel], by)
 	t.mu.Unlock()
 }
 

@@ -94,19 +94,13 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 		}
 		roots, failures = append(roots, fetched...), missing
 	}
+	trees, err := scanTrees(cmd, roots, f.quiet, f.estate.keepDir, inventory.Options{MaxBytes: f.maxBytes, Repository: f.repository})
+	if err != nil {
+		return err
+	}
 	var docs []*inventory.Inventory
-	var trees []wayout.Tree
-	for _, root := range roots {
-		inv, err := scanTree(cmd, root, f)
-		if err != nil {
-			return err
-		}
-		docs = append(docs, inv)
-		t := wayout.Tree{Dir: root, Inventory: inv}
-		if info, err := os.Stat(root); err == nil && !info.IsDir() {
-			t.Dir = filepath.Dir(root)
-		}
-		trees = append(trees, t)
+	for _, t := range trees {
+		docs = append(docs, t.Inventory)
 	}
 	inv := inventory.Merge(docs)
 	inv.Unresolved = append(inv.Unresolved, failures...)
@@ -124,17 +118,52 @@ func runInventory(cmd *cobra.Command, roots []string, f inventoryFlags) error {
 	return f.findings.failure(inv, files)
 }
 
-// scanTree reads one tree and checks it.
-func scanTree(cmd *cobra.Command, root string, f inventoryFlags) (*inventory.Inventory, error) {
-	opt := inventory.Options{MaxBytes: f.maxBytes}
-	if !f.quiet && isTerminal(cmd.ErrOrStderr()) {
-		opt.Progress = progressOn(cmd.ErrOrStderr(), root)
-	}
-	inv, err := inventory.Scan(cmd.Context(), root, opt)
+// scanTrees reads trees and checks them. keepDir says where the results of
+// earlier scans are, "" when none are kept.
+func scanTrees(cmd *cobra.Command, roots []string, quiet bool, keepDir func() (string, error), opt inventory.Options) ([]wayout.Tree, error) {
+	results, err := keepDir()
 	if err != nil {
 		return nil, err
 	}
-	return inv, inventory.Check(cmd.Context(), inv, root, inventory.Options{MaxBytes: f.maxBytes, Repository: f.repository})
+	var trees []wayout.Tree
+	for _, root := range roots {
+		one := opt
+		if results != "" {
+			if one.Keep, err = inventory.OpenKeep(results, root, opt); err != nil {
+				return nil, err
+			}
+		}
+		if !quiet && isTerminal(cmd.ErrOrStderr()) {
+			one.Progress = progressOn(cmd.ErrOrStderr(), root)
+		}
+		inv, err := inventory.Scan(cmd.Context(), root, one)
+		if err != nil {
+			return nil, err
+		}
+		one.Progress = nil
+		if err := inventory.Check(cmd.Context(), inv, root, one); err != nil {
+			return nil, err
+		}
+		if one.Keep != nil {
+			keepResults(cmd, one.Keep, quiet)
+		}
+		t := wayout.Tree{Dir: root, Inventory: inv}
+		if info, err := os.Stat(root); err == nil && !info.IsDir() {
+			t.Dir = filepath.Dir(root)
+		}
+		trees = append(trees, t)
+	}
+	return trees, nil
+}
+
+// keepResults writes what the next scan can use. That it can't be written costs the next scan its time, and this one nothing.
+func keepResults(cmd *cobra.Command, k *inventory.Keep, quiet bool) {
+	if err := k.Save(); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "proviso: %v\n", err)
+	}
+	if same, of := k.Same(); !quiet {
+		fmt.Fprintf(cmd.ErrOrStderr(), "files: %d (unchanged %d, read anew %d)\n", of, same, of-same)
+	}
 }
 
 // printInventory writes the document in the asked form. The page shows the

@@ -30,7 +30,7 @@ func (f *estateFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.githubOrg, "github-org", "", "fetch all repositories of this GitHub organisation or user")
 	flags.StringVar(&f.gitlabGroup, "gitlab-group", "", "fetch all projects of this GitLab group and of those below it")
 	flags.StringVar(&f.api, "api-url", "", "the API of an own server: https://HOST/api/v3 (GitHub), https://HOST/api/v4 (GitLab)")
-	flags.StringVar(&f.cache, "cache", "", "where fetched files are kept (default proviso/estate in the user's cache directory)")
+	flags.StringVar(&f.cache, "cache", "", "where fetched files and the results of scans are kept (default proviso/estate in the user's cache directory; a scan of directories keeps nothing without it)")
 	flags.IntVar(&f.workers, "fetch-workers", 4, "how many repositories are fetched at the same time")
 	flags.BoolVar(&f.fileURLs, "allow-file-urls", false, "let --repos name file:// URLs")
 }
@@ -156,6 +156,16 @@ func (f *estateFlags) cacheDir() (string, error) {
 		return "", fmt.Errorf("there is no cache directory for this user: name one with --cache: %w", err)
 	}
 	return filepath.Join(dir, "proviso", "estate"), nil
+}
+
+// keepDir gives where results of scans are kept: beside what was fetched, and
+// for directories of the user's own only where they said so.
+func (f *estateFlags) keepDir() (string, error) {
+	if f.cache == "" && !f.any() {
+		return "", nil
+	}
+	dir, err := f.cacheDir()
+	return filepath.Join(dir, "results"), err
 }
 
 // wantedFile reports whether a file can be a pipeline or the other end of a

@@ -161,27 +161,7 @@ func planTrees(cmd *cobra.Command, roots []string, f planFlags) ([]wayout.Tree, 
 	case len(roots) == 0:
 		roots = []string{"."}
 	}
-	var trees []wayout.Tree
-	for _, root := range roots {
-		opt := inventory.Options{Repository: f.repository}
-		if !f.quiet && isTerminal(cmd.ErrOrStderr()) {
-			opt.Progress = progressOn(cmd.ErrOrStderr(), root)
-		}
-		inv, err := inventory.Scan(cmd.Context(), root, opt)
-		if err != nil {
-			return nil, err
-		}
-		opt.Progress = nil
-		if err := inventory.Check(cmd.Context(), inv, root, opt); err != nil { // for the trusts, and whose repositories they are
-			return nil, err
-		}
-		t := wayout.Tree{Dir: root, Inventory: inv}
-		if info, err := os.Stat(root); err == nil && !info.IsDir() {
-			t.Dir = filepath.Dir(root)
-		}
-		trees = append(trees, t)
-	}
-	return trees, nil
+	return scanTrees(cmd, roots, f.quiet, f.estate.keepDir, inventory.Options{Repository: f.repository})
 }
 
 func printPlan(w io.Writer, p *wayout.Plan, f planFlags) error {
