@@ -68,7 +68,7 @@ func init() {
 		"git": readGit, "gh": readGh, "hub": readGh,
 		"npm": readNpm, "pnpm": readNpm, "yarn": readNpm, "lerna": readNpm, "bun": readNpm,
 		"kubectl": readKubectl, "oc": readKubectl, "argocd": readKubectl, "helmfile": readKubectl, "flux": readKubectl, "argo": readKubectl, "kustomize": readKubectl,
-		"vault": readVault, "bao": readVault, "proviso": readProviso, "cosign": readCosign, "ssh-add": readSSH, "ssh": readSSH, "scp": readSSH, "sftp": readSSH, "rsync": readSSH, "sshpass": readSSH, "lftp": readSSH,
+		"vault": readVault, "bao": readVault, "proviso": readProviso, "cosign": readCosign, "ssh-add": readSSH, "ssh": readSSH, "ssh-keyscan": readSSH, "scp": readSSH, "sftp": readSSH, "rsync": readSSH, "sshpass": readSSH, "lftp": readSSH,
 		"buildkite-agent": readBuildkiteAgent, "op": readOp, "gpg": readGPG, "gpg2": readGPG,
 		"twine": readPython, "poetry": readPython, "uv": readPython, "flit": readPython, "hatch": readPython, "pdm": readPython, "maturin": readPython, "pip": readPython, "pip3": readPython, "python": readPython, "python3": readPython,
 		"dotnet": readNuget, "nuget": readNuget, "cargo": readCargo, "gem": readCargo,

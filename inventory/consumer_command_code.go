@@ -11,6 +11,9 @@ var (
 	nameWord   = regexp.MustCompile(`(?i)^[a-z][a-z0-9_]*(_ID|_NAME|_URL|_HOST)$`)
 )
 
+// curlSwitch matches options of curl and wget that take no value.
+var curlSwitch = regexp.MustCompile(`^(-[fsSLkvgiIq]+|--(fail|silent|show-error|location|insecure|compressed|fail-with-body|verbose|quiet))$`)
+
 // readCurl reads HTTP clients: the credential from -u and headers, the resource from the URL.
 func readCurl(c *command, x *consumption) {
 	res := Resource{"http/api", ""}
@@ -66,7 +69,7 @@ func readCurl(c *command, x *consumption) {
 			x.exchanges = append(x.exchanges, exchange{res: Resource{"oidc/issuer", aud}, via: tool + " ACTIONS_ID_TOKEN_REQUEST_URL"})
 		case strings.Contains(w, "auth/jwt/login"):
 			x.exchanges = append(x.exchanges, exchange{res: Resource{"secrets-manager/vault", res.Name}, token: inputOf(c), via: tool})
-		case strings.HasPrefix(w, "$") && i == len(c.words)-1 && webhookName(w):
+		case strings.HasPrefix(w, "$") && webhookName(w) && (!strings.HasPrefix(c.words[i-1], "-") || curlSwitch.MatchString(c.words[i-1])):
 			u := use{res: Resource{"notify/chat", ""}}
 			if named := envUse(strings.Trim(w, "${}")); strings.HasPrefix(named.res.Kind, "notify/") {
 				u = named
@@ -369,6 +372,11 @@ func readSSH(c *command, x *consumption) {
 		}
 	}
 	switch c.name() {
+	case "ssh-keyscan":
+		for _, w := range c.positional(1, "-t", "-p", "-T", "-f") {
+			x.label(w, res.Kind, w, "ssh-keyscan")
+		}
+		return
 	case "ssh-add":
 		res = Resource{"ssh/host-or-git", ""}
 		x.secret(inputOf(c), res.Kind, "", "ssh-add")

@@ -1,7 +1,6 @@
 package inventory
 
 import (
-	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -55,38 +54,6 @@ func (j *ghJob) prepare(n *node) {
 		j.byID[id] = s
 	}
 	j.steps = append(j.steps, s)
-}
-
-// prepareScript reads a script with its placeholders turned into variables.
-func (j *ghJob) prepareScript(s *ghStep) {
-	r := j.w.r
-	text := r.str(s.run)
-	s.holes = make(map[string][]ghRef)
-	if strings.Contains(text, "${{") {
-		var b strings.Builder
-		last := 0
-		for i, p := range placeholders(text) {
-			refs := j.w.exprRefs(parseExpr(p.body), p.start, j.matrix, nil)
-			b.WriteString(text[last:p.start])
-			if len(refs) > 0 {
-				name := fmt.Sprintf("__G%d", i)
-				s.holes[name] = refs
-				b.WriteString("${" + name + "}")
-			} else {
-				b.WriteString("X")
-			}
-			b.WriteString(strings.Repeat("\n", strings.Count(text[p.start:p.end], "\n")))
-			last = p.end
-		}
-		b.WriteString(text[last:])
-		text = b.String()
-	}
-	s.facts = readScript(text, nil)
-	for _, u := range s.facts.uses {
-		if u.slot || u.use.known() {
-			j.noteUse(u.name, u.use)
-		}
-	}
 }
 
 // noteUse remembers what a variable of the surroundings is used for; the first consumer that tells counts.
@@ -157,10 +124,13 @@ func (j *ghJob) envUse(s *ghStep, name string) use {
 // readStep records the paths of one step.
 func (j *ghJob) readStep(s *ghStep) {
 	r := j.w.r
-	if strings.HasPrefix(s.uses, "docker://") || s.uses == "" || s.row == nil {
-		// nothing fixed is known about it
-	} else {
+	switch {
+	case s.row != nil && !strings.HasPrefix(s.uses, "docker://"):
 		j.actionPaths(s)
+	case s.uses != "" && s.local == nil && j.idToken != no:
+		if res, via := j.cloudOf(s); res.Kind != "" {
+			j.federate(s, res, s.node.Line, via)
+		}
 	}
 	for _, e := range s.env {
 		if strings.HasPrefix(strings.ToUpper(e.name), "AWS_ENDPOINT_URL") && j.endpoint == "" {
@@ -222,22 +192,41 @@ func (j *ghJob) withUse(s *ghStep, key string) use {
 	return u
 }
 
-// input gives the text of an input of a step.
+// input gives the text of an input of a step, with the variables that the file itself sets.
 func (j *ghJob) input(s *ghStep) func(string) string {
 	return func(name string) string {
 		if v := j.w.r.get(s.with, name); v != nil {
-			return j.w.r.str(v)
+			return j.expand(s, j.w.r.str(v))
 		}
 		if env, ok := strings.CutPrefix(name, "env."); ok {
 			return j.variable(s, env)
 		}
 		for k, v := range j.w.r.pairs(s.with) {
 			if strings.EqualFold(k.Value, name) {
-				return j.w.r.str(v)
+				return j.expand(s, j.w.r.str(v))
 			}
 		}
 		return ""
 	}
+}
+
+// expand puts the variables into a text that an environment of the file sets to a literal.
+func (j *ghJob) expand(s *ghStep, text string) string {
+	if !strings.Contains(text, "${{") {
+		return text
+	}
+	var b strings.Builder
+	last := 0
+	for _, p := range placeholders(text) {
+		name, ok := strings.CutPrefix(parseExpr(p.body).path(), "env.")
+		value := j.variable(s, name)
+		if !ok || value == "" || strings.Contains(value, "${{") {
+			continue
+		}
+		b.WriteString(text[last:p.start] + value)
+		last = p.end
+	}
+	return b.String() + text[last:]
 }
 
 // variable gives the text of a variable of a step's surroundings.

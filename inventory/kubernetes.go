@@ -206,7 +206,7 @@ func (k *k8s) actors(n *node, at place) {
 		for _, a := range facts.actors {
 			switch a.family {
 			case "k8s":
-				if a.res.Kind != "k8s/cluster" || strings.Contains(strings.ToLower(text), "kubeconfig") {
+				if a.res.Kind != "k8s/cluster" || strings.Contains(strings.ToLower(text), "kubeconfig") || k.sets(n, "KUBECONFIG") {
 					continue // another server, or another cluster's configuration
 				}
 				k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: Resource{"k8s/cluster", "this cluster"}}, a.via)
@@ -217,6 +217,16 @@ func (k *k8s) actors(n *node, at place) {
 			}
 		}
 	}
+}
+
+// sets reports whether the environment of a container sets a variable.
+func (k *k8s) sets(n *node, name string) bool {
+	for e := range k.r.items(k.r.get(n, "env")) {
+		if k.r.str(k.r.get(e, "name")) == name {
+			return true
+		}
+	}
+	return false
 }
 
 // hasKeys reports whether a job has a credential already that a command of a cloud will take.

@@ -190,6 +190,9 @@ func (f *gbFile) step(n *node, i int) {
 			alias[name] = []string{}
 			for _, v := range shellVars(r.str(e)[len(name)+1:]) {
 				alias[name] = append(alias[name], v.name)
+				if strings.HasPrefix(v.name, "_") && f.subst[v.name] == "" && looksSecret(v.name) {
+					r.static(at, e.Line, v.name, envUse(name).or(envUse(v.name)), "env: "+name)
+				}
 			}
 		}
 	}

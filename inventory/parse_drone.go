@@ -261,6 +261,12 @@ func (f *drFile) setting(key string, v *node, at place, row *consumerRow, res Re
 			if x := row.inputUse(strings.ReplaceAll(key, "-", "_"), get); x.nature != "" {
 				u.nature = x.nature
 			}
+			if e := envUse(strings.ReplaceAll(key, "-", "_")); e.known() && !(strings.HasPrefix(res.Kind, "vcs/") && strings.HasPrefix(e.res.Kind, "ssh/")) && family(e.res.Kind) != family(res.Kind) {
+				u.res = e.res // a plugin that also writes to the forge, or asks a model
+			}
+			if strings.HasPrefix(u.res.Kind, "vcs/") {
+				u.res.Kind = forgeKind(u.res, firstOf(get("forge_type"), get("forge-type"), r.str(r.get(v, "from_secret"))))
+			}
 		} else if e := envUse(key); e.known() {
 			u = e
 		}
@@ -355,4 +361,23 @@ func (f *drFile) secretsList(n *node, at place, row *consumerRow, res Resource, 
 		}
 		r.static(at, item.Line, name, u, "secrets")
 	}
+}
+
+// family gives the first part of a kind of resource.
+func family(kind string) string {
+	f, _, _ := strings.Cut(kind, "/")
+	return f
+}
+
+// forgeKind gives the forge that a plugin for all of them writes to: the one that a setting or the secret's name tells.
+func forgeKind(res Resource, hint string) string {
+	if res.Kind != "vcs/forgejo" && res.Kind != "vcs/git" || res.Name != "" && res.Name != unknown {
+		return res.Kind
+	}
+	for _, forge := range []string{"github", "gitlab", "bitbucket"} {
+		if strings.Contains(strings.ToLower(hint), forge) {
+			return "vcs/" + forge
+		}
+	}
+	return res.Kind
 }

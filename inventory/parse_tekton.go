@@ -14,25 +14,21 @@ type tkFile struct {
 	r      *reader
 	params map[string]string // defaults and values of parameters
 	reach  Reach
-	tasks  map[string]*node // tasks of the same file, by name
+	kinds  *tkKinds
+	spaces map[string]use // what a task does with the secret in a workspace, by job and workspace
 	runner Runner
 }
 
 func readTekton(r *reader, docs []*node) {
-	tasks := make(map[string]*node)
+	kinds := readKinds(r, docs)
 	for _, d := range docs {
-		if k := r.str(r.get(d, "kind")); k == "Task" || k == "ClusterTask" {
-			tasks[r.str(r.at(d, "metadata", "name"))] = d
-		}
-	}
-	for _, d := range docs {
-		tkDocument(r, d, tasks)
+		tkDocument(r, d, kinds)
 		if !r.isList(d) {
 			continue
 		}
 		for op := range r.items(d) { // a patch: what it puts into a manifest is one, too
 			for v := range r.items(r.get(op, "value")) {
-				tkDocument(r, v, tasks)
+				tkDocument(r, v, kinds)
 			}
 		}
 	}
@@ -42,7 +38,7 @@ func readTekton(r *reader, docs []*node) {
 var tkVersions = []string{"v1alpha1", "v1beta1", "v1"}
 
 // tkDocument reads one manifest by its kind.
-func tkDocument(r *reader, d *node, tasks map[string]*node) {
+func tkDocument(r *reader, d *node, kinds *tkKinds) {
 	if !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "tekton.dev/") && !strings.HasPrefix(r.str(r.get(d, "apiVersion")), "triggers.tekton.dev/") {
 		return
 	}
@@ -50,7 +46,7 @@ func tkDocument(r *reader, d *node, tasks map[string]*node) {
 	if !slices.Contains(tkVersions, version) {
 		r.version(r.get(d, "apiVersion"), "tekton.dev/v1alpha1", "tekton.dev/v1beta1", "tekton.dev/v1")
 	}
-	f := &tkFile{r: r, params: make(map[string]string), tasks: tasks, runner: Runner{Kind: RunnerSelfHosted}}
+	f := &tkFile{r: r, params: make(map[string]string), kinds: kinds, runner: Runner{Kind: RunnerSelfHosted}}
 	f.reach = tkReach(r, r.at(d, "metadata", "annotations"))
 	name := f.nameOf(d)
 	spec := r.get(d, "spec")
@@ -66,6 +62,7 @@ func tkDocument(r *reader, d *node, tasks map[string]*node) {
 		if ts := r.get(spec, "taskSpec"); ts != nil {
 			f.task(ts, name, nil)
 		}
+		f.workspaceUses(f.specOf(spec), name, r.get(spec, "workspaces"))
 		f.taskRef(r.get(spec, "taskRef"), name)
 		f.runWorkspaces(r.get(spec, "workspaces"), nil, name)
 	case "Pipeline":
@@ -80,9 +77,13 @@ func tkDocument(r *reader, d *node, tasks map[string]*node) {
 				r.open(f.at(name, ""), ref.Line, "pipeline", tkRefName(r, ref), "the pipeline is defined in another manifest")
 			}
 		}
+	case "EventListener":
+		f.listener(spec, name)
+	case "Trigger":
+		f.trigger(spec, name)
 	case "TriggerTemplate":
 		for t := range r.items(r.get(spec, "resourcetemplates")) {
-			tkDocument(r, t, tasks)
+			tkDocument(r, t, kinds)
 		}
 	}
 }
@@ -164,16 +165,12 @@ func (f *tkFile) run(spec *node, job string) {
 	r := f.r
 	f.bind(r.get(spec, "params"))
 	for _, n := range []*node{r.get(spec, "serviceAccountName"), r.at(spec, "taskRunTemplate", "serviceAccountName")} {
-		if name := r.str(n); name != "" {
-			r.ambient(f.at(job, ""), n.Line, f.text(name), use{res: Resource{"k8s/cluster", "service account"}}, "serviceAccountName")
-		}
+		f.account(n, job)
 	}
 	for _, key := range []string{"taskRunSpecs", "taskRunSpec"} {
 		for t := range r.items(r.get(spec, key)) {
 			for _, sa := range []string{"serviceAccountName", "taskServiceAccountName"} {
-				if n := r.get(t, sa); n != nil {
-					r.ambient(f.at(firstOf(r.str(r.get(t, "pipelineTaskName")), job), ""), n.Line, f.text(r.str(n)), use{res: Resource{"k8s/cluster", "service account"}}, "serviceAccountName")
-				}
+				f.account(r.get(t, sa), firstOf(r.str(r.get(t, "pipelineTaskName")), job))
 			}
 		}
 	}
@@ -199,10 +196,11 @@ func (f *tkFile) pipeline(spec, workspaces *node, name string) {
 			}
 			f.secretParams(r.get(t, "params"), job, "value")
 			if ts := r.get(t, "taskSpec"); ts != nil {
-				inner := &tkFile{r: r, params: cloneMap(f.params), reach: f.reach, tasks: f.tasks, runner: f.runner}
+				inner := &tkFile{r: r, params: cloneMap(f.params), reach: f.reach, kinds: f.kinds, runner: f.runner}
 				inner.bind(r.get(t, "params"))
 				inner.task(ts, job, nil)
 			}
+			f.workspaceUses(f.specOf(t), job, r.get(t, "workspaces"))
 			f.taskRef(r.get(t, "taskRef"), job)
 		}
 	}
@@ -236,7 +234,7 @@ func (f *tkFile) taskRef(ref *node, job string) {
 		return
 	}
 	name := tkRefName(f.r, ref)
-	if f.tasks[name] != nil {
+	if f.kinds.tasks[name] != nil {
 		return
 	}
 	f.r.open(f.at(job, ""), ref.Line, "task", name, "the task is defined in another manifest, bundle or repository")
@@ -275,7 +273,52 @@ func (f *tkFile) runWorkspaces(n *node, used map[string][]string, name string) {
 		}
 		slices.Sort(jobs)
 		for _, job := range slices.Compact(jobs) {
-			k.secret(f.at(job, ""), s.Line, r.str(s), u, "workspace: "+ws)
+			k.secret(f.at(job, ""), s.Line, r.str(s), f.spaces[job+"\x00"+ws].or(u), "workspace: "+ws)
+		}
+	}
+}
+
+// specOf gives the spec of a task that stands in a run or a pipeline, or in a manifest of the same file.
+func (f *tkFile) specOf(n *node) *node {
+	if ts := f.r.get(n, "taskSpec"); ts != nil {
+		return ts
+	}
+	return f.r.get(f.kinds.tasks[f.r.str(f.r.at(n, "taskRef", "name"))], "spec")
+}
+
+var tkWorkspacePath = regexp.MustCompile(`\$\(workspaces\.([A-Za-z0-9_-]+)\.path\)`)
+
+// workspaceUses remembers what the steps of a task do with files of its workspaces: a variable that holds
+// the path of one is named for its tool, or a script hands it to one.
+func (f *tkFile) workspaceUses(spec *node, job string, given *node) {
+	r := f.r
+	outer := make(map[string]string) // the pipeline's or the run's name of a workspace, by the task's
+	for w := range r.items(given) {
+		name := r.str(r.get(w, "name"))
+		outer[name] = firstOf(r.str(r.get(w, "workspace")), name)
+	}
+	if f.spaces == nil {
+		f.spaces = make(map[string]use)
+	}
+	k := f.pod(job, nil)
+	template := r.at(spec, "stepTemplate", "env")
+	for s := range r.items(r.get(spec, "steps")) {
+		uses := k.scriptUses(s)
+		for _, env := range []*node{r.get(s, "env"), template} {
+			for e := range r.items(env) {
+				m := tkWorkspacePath.FindStringSubmatch(r.str(r.get(e, "value")))
+				if m == nil {
+					continue
+				}
+				name := r.str(r.get(e, "name"))
+				u := uses[name]
+				if !u.known() {
+					u = knownEnv(name)
+				}
+				if key := job + "\x00" + outer[m[1]]; u.known() && u.nature == NatureCredential && !f.spaces[key].known() {
+					f.spaces[key] = u
+				}
+			}
 		}
 	}
 }
@@ -288,6 +331,8 @@ func workspaceUse(name string) use {
 		return secretUse("registry/container", "")
 	case strings.Contains(low, "ssh"):
 		return secretUse("ssh/host-or-git", "")
+	case strings.Contains(low, "github"), strings.Contains(low, "gitlab"):
+		return envUse(strings.ReplaceAll(name, "-", "_") + "_TOKEN")
 	case strings.Contains(low, "git"), strings.Contains(low, "basic-auth"):
 		return secretUse("vcs/git", "")
 	case strings.Contains(low, "kube"):
@@ -297,7 +342,7 @@ func workspaceUse(name string) use {
 }
 
 // tkSecretParam matches parameters that hold the name of a secret.
-var tkSecretParam = regexp.MustCompile(`(?i)(secret[-_]?name|[-_]secret$|^secret$|credentials?$|_SECRET_NAME$|secret-ref)`)
+var tkSecretParam = regexp.MustCompile(`(?i)(secret[-_]?name|[-_]secret$|^secret$|credentials?$|_SECRET_NAME$|secret-ref|^secret-?key-?ref$)`)
 
 // secretParams records parameters whose value or default names a secret.
 func (f *tkFile) secretParams(params *node, job, key string) {
@@ -307,7 +352,7 @@ func (f *tkFile) secretParams(params *node, job, key string) {
 		name := r.str(r.get(p, "name"))
 		v := r.get(p, key)
 		text := r.str(v)
-		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.Contains(strings.ToLower(name), "key") {
+		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.HasSuffix(strings.ToLower(name), "key") {
 			continue
 		}
 		if f.recorded(text) {

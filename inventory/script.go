@@ -73,6 +73,7 @@ type scriptReader struct {
 	// alias says what a variable is made of: other variables, or nothing (it is derived or literal).
 	alias map[string][]string
 	outer map[string][]string // of the surroundings, which alias shadows
+	text  map[string]string   // of variables that hold an address
 	seen  map[scriptUse]bool
 	// endpoint is set when AWS commands of the script talk to another host.
 	endpoint string
@@ -86,11 +87,21 @@ type scriptReader struct {
 // surroundings that stand for others: an env entry KEY: $OTHER is
 // {"KEY": {"OTHER"}}; a variable with a literal value is {"KEY": {}}.
 func readScript(script string, alias map[string][]string) *facts {
-	r := &scriptReader{facts: &facts{}, seen: make(map[scriptUse]bool)}
+	return readScriptIn(script, alias, nil)
+}
+
+// readScriptIn is readScript in an environment that sets variables to literals.
+func readScriptIn(script string, alias map[string][]string, literals map[string]string) *facts {
+	r := &scriptReader{facts: &facts{}, seen: make(map[scriptUse]bool), text: make(map[string]string)}
 	if !worthReading(script) {
 		return r.facts
 	}
 	r.alias, r.outer = make(map[string][]string), alias
+	for name, text := range literals {
+		if text = r.addressText(text); text != "" {
+			r.text[name] = text
+		}
+	}
 	for _, c := range parseShell(script) {
 		r.command(c)
 	}
@@ -139,6 +150,9 @@ func (r *scriptReader) command(c *command) {
 		if r.handOver(c) {
 			return
 		}
+	}
+	for i := 1; i < len(c.words); i++ {
+		c.words[i] = r.withAddresses(c.words[i])
 	}
 	slots := consume(c)
 	for _, s := range slots.values {
@@ -205,6 +219,9 @@ func (r *scriptReader) assign(c *command, a assign) {
 		}
 	}
 	r.alias[a.name] = made
+	if text := r.addressText(a.raw); text != "" || r.text[a.name] != "" {
+		r.text[a.name] = text
+	}
 	if r.facts.sets == nil {
 		r.facts.sets = make(map[string][]string)
 	}
@@ -273,12 +290,16 @@ func eachVar(text string, visit func(name string, below int)) {
 
 // mention records one variable.
 func (r *scriptReader) mention(name string, line int, u use, slot bool) {
-	for _, n := range r.resolve(name) {
+	made := r.resolve(name)
+	for _, n := range made {
 		if strings.HasPrefix(n, fetchedMark) {
 			r.holds(n, line, u, slot)
 			continue
 		}
 		s := scriptUse{name: n, line: line, at: r.at, use: u, slot: slot}
+		if len(made) > 1 && natureOf(n) == NatureIdentifier {
+			s.use.nature = NatureIdentifier // the user name in user:password
+		}
 		if !r.seen[s] {
 			r.seen[s] = true
 			r.facts.uses = append(r.facts.uses, s)
