@@ -413,7 +413,6 @@ var envPatterns = []struct {
 	{[]string{"SSH"}, use{res: Resource{"ssh/host-or-git", ""}}},
 	{[]string{"DATABASE"}, use{res: Resource{"database", ""}}},
 	{[]string{"MYSQL"}, use{res: Resource{"database", ""}}},
-	{[]string{"MONGO"}, use{res: Resource{"database", ""}}},
 	{[]string{"MONGODB"}, use{res: Resource{"database", ""}}},
 	{[]string{"REDIS"}, use{res: Resource{"database", ""}}},
 	{[]string{"MINIO"}, use{res: Resource{"storage/s3-compatible", ""}}},
