@@ -61,7 +61,7 @@ func (j *ghJob) linkCall(target string, line int) {
 	r := j.w.r
 	if local, ok := localTarget(target); ok {
 		file := path.Join(r.src.repo, local)
-		if r.tree.load(file) != nil {
+		if r.tree.has(file) {
 			r.link.Calls = append(r.link.Calls, callLink{Callee: file, Reach: j.expo.byKind(), Scopes: j.scopes()})
 			return
 		}

@@ -422,7 +422,7 @@ func (g *glRead) trigger() {
 				continue
 			}
 			local := firstOf(r.str(inc), r.str(r.get(inc, "local")))
-			if local != "" && r.tree.load(path.Join(r.src.repo, strings.TrimPrefix(local, "/"))) == nil {
+			if local != "" && !r.tree.has(path.Join(r.src.repo, strings.TrimPrefix(local, "/"))) {
 				r.open(at, inc.Line, "child pipeline", local, "the child pipeline is not in the scanned tree")
 			}
 		}

@@ -69,7 +69,7 @@ func jkLoad(f *jkFile, c *gCall, ctx jkCtx) {
 // above reports whether a file is in the tree, from the directory of this one or of one above it: only Jenkins knows where its workspace begins.
 func (r *reader) above(name string) bool {
 	for dir := path.Dir(r.src.path); ; dir = path.Dir(dir) {
-		if len(r.tree.match(path.Join(dir, name))) > 0 {
+		if r.tree.has(path.Join(dir, name)) {
 			return true
 		}
 		if dir == "." || dir == "/" {

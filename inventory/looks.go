@@ -36,6 +36,17 @@ func (l *looks) load(rel string) *parsed {
 	return p
 }
 
+// has reports whether a file is in the tree, and can be read.
+func (l *looks) has(rel string) bool {
+	rel, inside := inTree(rel)
+	if !inside {
+		return false
+	}
+	found := l.tree.hashOf(rel)
+	l.note(asked{File: rel, Found: found})
+	return found != ""
+}
+
 // match gives the files of the tree that a pattern names.
 func (l *looks) match(pattern string) []string {
 	names := l.tree.match(pattern)
@@ -82,11 +93,12 @@ func (t *tree) hashOf(rel string) string {
 	if known {
 		return hash
 	}
-	if src, err := readSource(t.dir, rel, t.opt.MaxBytes); err == nil {
-		hash = src.hash
+	src, err := t.read(rel)
+	if err != nil {
+		return "" // not remembered: there is no end to the names of files that are not there
 	}
-	t.hashed(rel, hash)
-	return hash
+	t.hashed(rel, src.hash)
+	return src.hash
 }
 
 // hashed keeps the hash of a file that was read, for others that refer to it.

@@ -145,7 +145,7 @@ func (s *bkStep) uploads(n *node) {
 			} else if before := strings.TrimRight(item.Value[:m[0]], " \t\n"); !strings.HasSuffix(before, "|") && !strings.HasSuffix(before, "<") {
 				name = ".buildkite/pipeline.yml"
 			}
-			if !strings.ContainsAny(name, "$ ") && r.tree.load(path.Join(r.src.repo, name)) != nil {
+			if !strings.ContainsAny(name, "$ ") && r.tree.has(path.Join(r.src.repo, name)) {
 				continue
 			}
 			r.open(s.at, r.lineOf(item, m[0], "pipeline"), "generated pipeline", name, "the steps that are added at run time are not in the scanned tree")

@@ -3,6 +3,7 @@ package inventory
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"os"
 	"path/filepath"
 )
 
@@ -19,6 +20,10 @@ func Reread(root, file, text string) (paths []Path, ok bool) {
 	t := newTree(root, opt)
 	if root == "" {
 		t.root = filepath.Join("testdata", "no", "such", "tree")
+	}
+	if dir, err := os.OpenRoot(t.root); err == nil {
+		t.dir = dir
+		defer func() { _ = dir.Close() }() // it was only read
 	}
 	if abs, err := filepath.Abs(t.root); err == nil {
 		t.above = filepath.ToSlash(abs)

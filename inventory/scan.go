@@ -102,7 +102,7 @@ func (inv *Inventory) number() {
 // tree is what is scanned: a directory, its files, and a small cache of files that others refer to.
 type tree struct {
 	root string
-	dir  *os.Root // root, opened: nothing outside of it can be reached through it
+	dir  *os.Root // root, opened: nothing outside of it can be reached through it; nil when there is none
 	// blind is what the walk could not look at.
 	blind []Finding
 	// above is the absolute directory of root in slashes: part of what a file
@@ -118,7 +118,7 @@ type tree struct {
 	claimed map[string][]string
 	// parts are those that were claimed before the second pass.
 	parts map[string]bool
-	// hashes are those of files that were read, "" when they could not be.
+	// hashes are those of files that were read.
 	hashes map[string]string
 }
 
@@ -326,7 +326,7 @@ type result struct {
 // be called again in the second pass, when every root has claimed its parts.
 func (t *tree) readFile(rel string, second bool) (res *result, wait bool) {
 	full := t.above + "/" + rel
-	src, err := readSource(t.dir, rel, t.opt.MaxBytes)
+	src, err := t.read(rel)
 	if err != nil {
 		ci, sure := pathCI(full)
 		if !sure {
@@ -403,6 +403,14 @@ func inTree(rel string) (clean string, inside bool) {
 	return rel, rel != ".." && !strings.HasPrefix(rel, "../") && !filepath.IsAbs(rel)
 }
 
+// read gives the text of a file by its clean name.
+func (t *tree) read(rel string) (*source, error) {
+	if t.dir == nil {
+		return nil, &readError{why: "there is no tree"}
+	}
+	return readSource(t.dir, rel, t.opt.MaxBytes)
+}
+
 // load gives a file by its clean name, parsed; nil when it can't be read.
 func (t *tree) load(rel string) *parsed {
 	t.mu.Lock()
@@ -418,7 +426,7 @@ func (t *tree) load(rel string) *parsed {
 	}
 	t.mu.Unlock()
 	p.once.Do(func() {
-		p.src, p.err = readSource(t.dir, rel, t.opt.MaxBytes)
+		p.src, p.err = t.read(rel)
 		if p.err == nil {
 			p.src.repo = repoOf(rel)
 			p.docs, p.problems = parseYAML(p.src.text)
@@ -443,7 +451,7 @@ func (t *tree) match(pattern string) []string {
 	if i := strings.IndexByte(pattern, '*'); i >= 0 {
 		dir = path.Dir(pattern[:i] + "x")
 	}
-	if dir == ".." || strings.HasPrefix(dir, "../") {
+	if t.dir == nil || dir == ".." || strings.HasPrefix(dir, "../") {
 		return nil
 	}
 	deep := strings.Contains(pattern, "**")
