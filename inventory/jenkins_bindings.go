@@ -11,6 +11,15 @@ var jkBindings = map[string]Resource{
 	"kubeconfigFile": {"k8s/cluster", ""}, "kubeconfigContent": {"k8s/cluster", ""}, "googleServiceAccountCredential": {"cloud/gcp", ""}, "azureStorage": {"cloud/azure", "storage"},
 }
 
+// isBinding reports whether a call in withCredentials is a binding; another one brings bindings.
+func isBinding(c *gCall) bool {
+	if jkKept[c.name] || jkBindings[c.name].Kind != "" {
+		return true
+	}
+	id := firstValue(named(c, "credentialsId"), named(c, "id"), named(c, "variable"))
+	return id.isStr || id.ident != "" || id.parts != nil
+}
+
 // jkWithCredentials reads the bindings of withCredentials, and its body.
 func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 	inner := f.usesIn(c.body)
@@ -24,7 +33,21 @@ func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 		for _, p := range v.parts {
 			bind(p)
 		}
-		if v.call != nil {
+		if v.asked {
+			return
+		}
+		if v.call != nil && !isBinding(v.call) {
+			list := f.brings(v.call)
+			if len(list) == 0 || f.active["bindings "+v.call.name] {
+				f.secret(gValue{ident: v.call.name, line: v.call.line}, v.call.line, ctx, use{nature: NatureCredential}, "withCredentials")
+				return
+			}
+			f.active["bindings "+v.call.name] = true
+			for _, l := range list {
+				bind(l)
+			}
+			delete(f.active, "bindings "+v.call.name)
+		} else if v.call != nil {
 			f.binding(v.call.name, v.call.args, v.call.line, ctx, inner)
 		} else if class := mapValue(v, "$class"); class.isStr {
 			f.binding(class.str, v.list, v.line, ctx, inner)
@@ -49,10 +72,15 @@ func (f *jkFile) bindings(v gValue, bind func(gValue), ctx jkCtx) {
 		return
 	}
 	f.active["bindings "+v.ident] = true
+	filled := false
 	for _, l := range kept {
+		filled = filled || len(l.list) > 0 || l.call != nil || l.ident != "" || l.parts != nil
 		bind(l)
 	}
 	delete(f.active, "bindings "+v.ident)
+	if !filled { // only the empty list that stands for none
+		f.secret(v, v.line, ctx, use{nature: NatureCredential}, "withCredentials")
+	}
 }
 
 func mapValue(v gValue, key string) gValue {

@@ -92,7 +92,9 @@ func (f *jkFile) bind(fn, c *gCall) (restore func()) {
 			entry(a.key, a.val)
 			i = max(i, 1)
 		case i < len(fn.params):
-			given[fn.params[i].name] = f.ids(a.val)
+			if ids := f.ids(a.val); len(ids) > 0 || fn.params[i].def == "" {
+				given[fn.params[i].name] = ids
+			}
 			for _, l := range a.val.list {
 				if l.key != "" && i == 0 {
 					entry(l.key, l.val)
@@ -123,13 +125,22 @@ func (f *jkFile) results(name string, fn *gCall) []string {
 	f.active["result of "+name] = true
 	defer delete(f.active, "result of "+name)
 	var out []string
+	for _, v := range answers(fn) {
+		for _, s := range f.ids(v) {
+			out = appendNew(out, s)
+		}
+	}
+	return out
+}
+
+// answers gives the values that a function can give back.
+func answers(fn *gCall) []gValue {
+	var out []gValue
 	var walk func([]*gCall, int)
 	walk = func(calls []*gCall, depth int) {
 		for i, c := range calls {
 			if c.name == "return" && c.value() && (c.text == "return" || i == len(calls)-1) {
-				for _, s := range f.ids(c.args[0].val) {
-					out = appendNew(out, s)
-				}
+				out = append(out, c.args[0].val)
 			}
 			if depth < 10 && closureOf(gValue{call: c}) == nil {
 				walk(c.body, depth+1)
@@ -138,6 +149,69 @@ func (f *jkFile) results(name string, fn *gCall) []string {
 	}
 	walk(fn.body, 0)
 	return out
+}
+
+// step gives the function behind a step of the library that the file belongs to: vars/name.groovy above it.
+func (f *jkFile) step(name string) *gCall {
+	if fn, ok := f.library[name]; ok {
+		return fn
+	}
+	if f.library == nil {
+		f.library = make(map[string]*gCall)
+	}
+	f.library[name] = nil
+	if name == "" || strings.ContainsAny(name, "./") {
+		return nil
+	}
+	if file := f.r.above("vars/" + name + ".groovy"); file != "" {
+		for _, c := range parseGroovy(f.r.tree.text(file)) {
+			if c.isDef && c.name == "call" {
+				f.library[name] = c
+			}
+		}
+	}
+	return f.library[name]
+}
+
+// brings gives the bindings that a function or a step of the library gives back, at the line where they are taken.
+func (f *jkFile) brings(c *gCall) []gValue {
+	_, fn := f.callee(c)
+	if fn == nil {
+		fn = f.step(c.name)
+	}
+	if fn == nil {
+		return nil
+	}
+	out := answers(fn)
+	for i := range out {
+		out[i] = out[i].moved(c.line, 0)
+	}
+	return out
+}
+
+// moved gives a value as if it stood on another line.
+func (v gValue) moved(line, depth int) gValue {
+	v.line = line
+	if depth > 20 {
+		return v
+	}
+	v.list, v.parts = slices.Clone(v.list), slices.Clone(v.parts)
+	for i := range v.list {
+		v.list[i].val = v.list[i].val.moved(line, depth+1)
+	}
+	for i := range v.parts {
+		v.parts[i] = v.parts[i].moved(line, depth+1)
+	}
+	if v.call != nil {
+		c := *v.call
+		c.line = line
+		c.args = slices.Clone(c.args)
+		for i := range c.args {
+			c.args[i].val = c.args[i].val.moved(line, depth+1)
+		}
+		v.call = &c
+	}
+	return v
 }
 
 // uncalled reads the functions that nothing in the file calls, and the

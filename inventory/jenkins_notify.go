@@ -61,19 +61,20 @@ func jkPostStep(f *jkFile, c *gCall, ctx jkCtx) {
 // jkLoad notes a file of functions; one of the tree is read by itself.
 func jkLoad(f *jkFile, c *gCall, ctx jkCtx) {
 	v := positional(c, 0)
-	if name := strings.TrimPrefix(v.str, "./"); !v.isStr || v.gstr || !f.r.above(name) {
+	if name := strings.TrimPrefix(v.str, "./"); !v.isStr || v.gstr || f.r.above(name) == "" {
 		f.r.open(ctx.place(), c.line, "loaded file", firstOf(v.str, v.ident, "expression"), "the functions of the file that is loaded are not in the scanned tree")
 	}
 }
 
-// above reports whether a file is in the tree, from the directory of this one or of one above it: only Jenkins knows where its workspace begins.
-func (r *reader) above(name string) bool {
+// above gives a file of the tree, seen from the directory of this one or of
+// one above it: only Jenkins knows where its workspace begins. "" is none.
+func (r *reader) above(name string) string {
 	for dir := path.Dir(r.src.path); ; dir = path.Dir(dir) {
 		if r.tree.has(path.Join(dir, name)) {
-			return true
+			return path.Join(dir, name)
 		}
 		if dir == "." || dir == "/" {
-			return false
+			return ""
 		}
 	}
 }

@@ -47,6 +47,18 @@ func (l *looks) has(rel string) bool {
 	return found != ""
 }
 
+// text gives a file of the tree as it is; "" when it can't be read.
+func (l *looks) text(rel string) string {
+	if !l.has(rel) {
+		return ""
+	}
+	src, err := l.tree.read(rel)
+	if err != nil {
+		return ""
+	}
+	return src.text
+}
+
 // match gives the files of the tree that a pattern names.
 func (l *looks) match(pattern string) []string {
 	names := l.tree.match(pattern)

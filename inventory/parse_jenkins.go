@@ -45,6 +45,7 @@ type jkFile struct {
 	calls    []*gCall
 	assigned map[string][]gValue // what names are assigned; made on first use
 	given    map[string]bool     // names that the file gives a value; made on first use
+	library  map[string]*gCall   // steps of the library beside the file, by name; nil is none
 }
 
 // jkCtx is where in the pipeline a call stands.
@@ -285,6 +286,9 @@ func (f *jkFile) expand(s string) []string {
 	out := []string{s}
 	for range 4 {
 		m := gHole.FindStringSubmatch(out[0])
+		if m == nil && strings.Contains(out[0], "${") {
+			return nil // what it holds is computed
+		}
 		if m == nil {
 			return out
 		}

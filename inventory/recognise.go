@@ -84,7 +84,7 @@ func recognise(p, text string) CI {
 	}
 	low := strings.ToLower(p)
 	if ci == Jenkins {
-		if isJenkins(text) {
+		if isJenkins(text, inDir(low, "vars")) {
 			return Jenkins
 		}
 		return ""
@@ -334,13 +334,16 @@ func kindIn(text string, kinds ...string) bool {
 
 // isJenkins reports whether a Groovy file is a pipeline or a step of a shared
 // library that handles credentials. A test of such a step runs none of them.
-func isJenkins(text string) bool {
+func isJenkins(text string, step bool) bool {
 	for _, w := range []string{"import org.junit", "import spock.", "extends BasePipelineTest", "extends ApmBasePipelineTest", "extends BasePiperTest"} {
 		if strings.Contains(text, w) {
 			return false
 		}
 	}
-	for _, w := range []string{"pipeline {", "pipeline{", "withCredentials", "redentialsId", "withAzureKeyvault", "configFileProvider", "credentials(", "withSecrets", "withVault", "withAWS", "sshagent", "node(", "node {", "stage("} {
+	if step {
+		return true
+	}
+	for _, w := range []string{"pipeline {", "pipeline{", "withCredentials", "redentialsId", "redentialId", "withRegistry", "withDockerRegistry", "withAzureKeyvault", "configFileProvider", "credentials(", "withSecrets", "withVault", "withAWS", "sshagent", "node(", "node {", "stage("} {
 		if strings.Contains(text, w) {
 			return true
 		}
