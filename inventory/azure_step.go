@@ -161,11 +161,22 @@ type azScript struct {
 	macro map[string]string // of placeholders: variable -> macro name
 }
 
+// written gives a text of the script as the file has it, with macros for the placeholders.
+func (s *azScript) written(text string) string {
+	for v, name := range s.macro {
+		text = strings.ReplaceAll(text, "${"+v+"}", "$("+name+")")
+	}
+	return text
+}
+
 // readScript reads a script with its macros turned into variables.
 func (st *azStep) readScript(n *node) {
 	text := st.f.r.str(n)
 	s := azScript{node: n, macro: make(map[string]string)}
 	for _, m := range macros(text) {
+		if _, defined := st.c.vars[strings.ToLower(m.name)]; !defined && isCommandName(m.name) {
+			continue
+		}
 		v := "__M_" + strings.Map(func(c rune) rune {
 			if c < 128 && isWordByte(byte(c)) {
 				return c
@@ -176,8 +187,8 @@ func (st *azStep) readScript(n *node) {
 		text = strings.ReplaceAll(text, "$("+m.name+")", "${"+v+"}")
 	}
 	s.facts = readScript(text, nil)
-	for k := range s.facts.exported {
-		st.c.vars[strings.ToLower(k)] = azVar{}
+	for k, made := range s.facts.exported {
+		st.c.vars[strings.ToLower(k)] = azVar{source: s.written(fetchedSource(made))}
 	}
 	for _, u := range s.facts.uses {
 		if u.slot || u.use.known() {
@@ -187,6 +198,23 @@ func (st *azStep) readScript(n *node) {
 		}
 	}
 	st.parts = append(st.parts, s)
+}
+
+// isCommandName reports whether $(name) in a script is rather a command than a
+// variable of the pipeline: $(pwd), $(mktemp).
+func isCommandName(name string) bool {
+	return strings.ToLower(name) == name && !strings.ContainsAny(name, "._-0123456789") && !looksSecret(name)
+}
+
+// fetchedSource gives the secrets manager that a value comes from; "" when it comes from none.
+func fetchedSource(made []string) string {
+	for _, n := range made {
+		if mark, ok := strings.CutPrefix(n, fetchedMark); ok {
+			source, _, _ := strings.Cut(mark, "\x00")
+			return source
+		}
+	}
+	return ""
 }
 
 // azSecretName matches variables of a pipeline that hold secrets by their name.
@@ -207,7 +235,7 @@ func (st *azStep) macro(name string, line int, u use, via string, slot bool) {
 	r := st.f.r
 	low := strings.ToLower(name)
 	if low == "system.accesstoken" {
-		if !u.known() || strings.HasPrefix(u.res.Kind, "cloud/") {
+		if !u.known() || strings.HasPrefix(u.res.Kind, "cloud/") || u.res.Kind == "vcs/git" && (u.res.Name == "" || u.res.Name == unknown) {
 			u.res = Resource{"vcs/azure-devops", "this project"}
 		}
 		r.platform(st.at, line, "System.AccessToken", u, via)
@@ -281,11 +309,20 @@ func (st *azStep) scriptPaths() {
 				r.federated(st.at, line, "oidc:azure-devops", use{res: Resource{"oidc/issuer", unknown}}, "script")
 			}
 		}
+		r.tentative = true
+		for _, u := range s.facts.handedOn {
+			if m, ok := s.macro[u.name]; ok {
+				st.macro(m, r.scriptLine(s.node, u.line, m), u.use, "script", false)
+			}
+		}
+		r.tentative = false
 		for _, v := range s.facts.fetched {
+			v.name, v.source = s.written(v.name), s.written(v.source)
 			line := r.scriptLine(s.node, v.line, v.name)
 			r.add(st.at, line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, v.purpose(), "script")
 		}
 		for _, h := range s.facts.held {
+			h.name, h.source = s.written(h.name), s.written(h.source)
 			r.held(st.at, r.scriptLine(s.node, h.line, ""), h, "script")
 		}
 		st.act(s)
@@ -313,7 +350,7 @@ func (st *azStep) act(s azScript) {
 }
 
 // azConnection matches inputs that name a service connection, for tasks and templates that no table knows.
-var azConnection = regexp.MustCompile(`(?i)^(azureSubscription|azureResourceManagerConnection|backendServiceArm|environmentServiceName(AzureRM|AWS|GCP)|connectedServiceName(ARM)?|containerRegistry(Connection)?|dockerRegistryServiceConnection|kubernetesServiceConnection|gitHubConnection|publishFeedCredentials|awsCredentials|customEndpoint|publishEndpoint|[a-z0-9_]*(serviceEndpoint|serviceConnection(Name)?|connectedService(Name)?|armConnection|azureConnection|federatedServiceConnection|subscriptionEndpoint|signingConnection))$`)
+var azConnection = regexp.MustCompile(`(?i)^(azureSubscription|azureResourceManagerConnection|backendServiceArm|environmentServiceName(AzureRM|AWS|GCP)|connectedServiceName(ARM)?|containerRegistry(Connection)?|dockerRegistryServiceConnection|kubernetesServiceConnection|gitHubConnection|publishFeedCredentials|awsCredentials|customEndpoint|publishEndpoint|[a-z0-9_]*(connected[a-z]*serviceName|serviceEndpoint|serviceConnection(Name)?|connectedService(Name)?|armConnection|azureConnection|federatedServiceConnection|subscriptionEndpoint|signingConnection))$`)
 
 // readTask reads the inputs of a task.
 func (st *azStep) readTask() {
@@ -442,114 +479,5 @@ func (st *azStep) fetch(list, source string, n *node) {
 		}
 		st.c.vars[strings.ToLower(name)] = azVar{source: source}
 		r.add(st.at, line, Credential{Kind: StaticSecret, Name: name, Nature: firstNature(natureOf(name), NatureCredential), Source: source}, envUse(name), "fetched")
-	}
-}
-
-// templateCall reads a use of a template: connections and secrets that are
-// passed to it. The template itself is read as a file of its own when it is in the tree.
-func (f *azFile) templateCall(n, t *node, c azCtx) {
-	name := f.r.str(t)
-	at := c.at("")
-	if c.job != "(stages template)" && c.job != "(jobs template)" {
-		at.step = name
-	}
-	if f.local(name) == nil {
-		f.r.open(at, t.Line, "template", name, "the template is not in the scanned tree: its steps, connections and machines can't be seen")
-	}
-	f.templateInputs(f.r.get(n, "parameters"), at, name)
-	f.nested(f.r.get(n, "parameters"), c, 0)
-}
-
-// templateInputs records parameters that name connections or pass secrets.
-func (f *azFile) templateInputs(params *node, at place, name string) {
-	st := &azStep{f: f, at: at, c: azCtx{vars: map[string]azVar{}}}
-	f.templateInput(st, params, name, 0)
-}
-
-// templateInput reads one level of parameters; lists of steps, jobs and stages are read as what they are, elsewhere.
-func (f *azFile) templateInput(st *azStep, params *node, name string, depth int) {
-	r, at := f.r, st.at
-	for k, v := range r.pairs(params) {
-		if r.isMap(v) && depth < 6 && k.Value != "sdl" && k.Value != "pool" && (depth > 0 || k.Value != "parameters") {
-			f.templateInput(st, v, name, depth+1)
-		}
-		if !r.isScalar(v) {
-			continue
-		}
-		text := f.text(r.str(v))
-		if azConnection.MatchString(k.Value) && text != "" && !strings.EqualFold(text, "true") && !strings.EqualFold(text, "false") {
-			r.connection(at, v.Line, text, use{res: connectionResource(k.Value)}, "template parameter: "+k.Value)
-			continue
-		}
-		for _, m := range macros(text) {
-			st.macro(m.name, r.lineOf(v, m.start, m.name), envUse(k.Value), "template parameter: "+k.Value, natureOf(k.Value) == NatureCredential)
-		}
-	}
-}
-
-// connectionResource tells from an input's name what its connection is to.
-func connectionResource(key string) Resource {
-	low := strings.ToLower(key)
-	switch {
-	case strings.Contains(low, "azure"), strings.Contains(low, "arm"), low == "connectedservicename":
-		return Resource{"cloud/azure", unknown}
-	case strings.Contains(low, "docker"), strings.Contains(low, "registry"):
-		return Resource{"registry/container", unknown}
-	case strings.Contains(low, "kubernetes"):
-		return Resource{"k8s/cluster", unknown}
-	case strings.Contains(low, "github"):
-		return Resource{"vcs/github", unknown}
-	case strings.Contains(low, "aws"):
-		return Resource{"cloud/aws", unknown}
-	case strings.Contains(low, "feed"), strings.Contains(low, "endpoint") && strings.Contains(low, "publish"):
-		return Resource{"registry/package", unknown}
-	}
-	return Resource{unknown, unknown}
-}
-
-// nested reads stages, jobs and steps that are passed to a template.
-func (f *azFile) nested(n *node, c azCtx, depth int) {
-	if depth > 10 {
-		return
-	}
-	for k, v := range f.r.pairs(n) {
-		switch {
-		case k.Value == "stages" && f.r.isList(v):
-			f.stages(v, c)
-		case k.Value == "jobs" && f.r.isList(v):
-			f.jobs(v, c)
-		case (k.Value == "steps" || strings.HasSuffix(k.Value, "Steps") || strings.HasSuffix(k.Value, "_steps")) && f.r.isList(v):
-			f.steps(v, c)
-		case strings.HasPrefix(k.Value, "${{"), k.Value == "sdl", k.Value == "parameters":
-			f.nested(v, c, depth+1)
-		case k.Value == "pool" && depth == 0:
-			c.pool = v
-		}
-	}
-}
-
-// extends reads a pipeline that extends a template: what it passes is the pipeline.
-func (f *azFile) extends(ext *node, c azCtx) {
-	t := f.r.get(ext, "template")
-	if t == nil {
-		return
-	}
-	name := f.r.str(t)
-	if f.local(name) == nil {
-		f.r.open(c.at(""), t.Line, "template", name, "the template that the pipeline extends is not in the scanned tree: its steps, connections and machines can't be seen")
-	}
-	params := f.r.get(ext, "parameters")
-	if p := f.r.get(params, "pool"); p != nil {
-		c.pool = p
-	}
-	top := c
-	top.job = "(extends)"
-	f.templateInputs(params, top.at(""), name)
-	if sdl := f.r.get(params, "sdl"); sdl != nil {
-		f.templateInputs(sdl, top.at(""), name)
-	}
-	f.nested(params, c, 0)
-	if len(f.r.paths) == 0 && len(c.groups) > 0 {
-		f.groupPaths(top)
 	}
 }

@@ -93,7 +93,7 @@ func set(words ...string) map[string]bool {
 // natureOf tells from a name alone whether it is likely to hold a credential;
 // "" when the name says nothing. A consumer's word counts more than this.
 func natureOf(name string) Nature {
-	tok := nameTokens(name)
+	tok := withoutStage(nameTokens(name))
 	if len(tok) == 0 {
 		return ""
 	}
@@ -148,11 +148,26 @@ func natureOf(name string) Nature {
 	}
 	switch last {
 	case "KEY", "CONFIG", "B64", "BASE64", "JSON":
-		if slices.Contains(tok, "KUBE") || last == "KEY" {
+		if slices.Contains(tok, "KUBE") || last == "KEY" && !notSecretKey[prev] {
 			return NatureCredential
 		}
 	}
 	return ""
+}
+
+// stageTails are last words of names that tell one value from its like in another environment: DATABASE_URL_PROD.
+var stageTails = set("PROD", "PRODUCTION", "PRD", "PREPROD", "LIVE", "DEV", "DEVELOP", "DEVELOPMENT", "STAGE", "STAGING", "STG", "QA", "UAT", "INT", "SANDBOX", "CANARY", "BETA", "NIGHTLY", "DEMO")
+
+// withoutStage cuts numbers and names of environments from the end of a name; a
+// whole environment that is kept for a stage (ENV_PROD) is no environment's name.
+func withoutStage(tok []string) []string {
+	for n := len(tok); n > 1; n-- {
+		last := tok[n-1]
+		if !stageTails[last] && strings.Trim(last, "0123456789") != "" || tok[n-2] == "ENV" || tok[n-2] == "ENVIRONMENT" {
+			return tok[:n]
+		}
+	}
+	return tok[:min(len(tok), 1)]
 }
 
 // storedNature is natureOf for what a secrets manager holds: a whole
@@ -166,7 +181,8 @@ func storedNature(name string) Nature {
 }
 
 // notSecretKey are words that make the KEY behind them something else than a secret.
-var notSecretKey = set("CACHE", "PROJECT", "JOB", "PUBLIC", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST")
+var notSecretKey = set("CACHE", "PROJECT", "JOB", "PUBLIC", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST",
+	"ORGANISATION", "ORGANIZATION")
 
 func isDatabaseWord(t string) bool {
 	switch t {
@@ -273,10 +289,24 @@ var hostKinds = []struct {
 	{suffix: "api.telegram.org", kind: "notify/chat"},
 	{suffix: "webhook.office.com", kind: "notify/chat"},
 	{suffix: "circleci.com", kind: "platform/circleci"},
+	{suffix: "circle-artifacts.com", kind: "platform/circleci"},
 	{suffix: "api.buildkite.com", kind: "platform/buildkite"},
 	{suffix: "travis-ci.com", kind: "platform/travis"},
 	{suffix: "api.cloudflare.com", kind: "cdn/cloudflare"},
 	{suffix: "sonarcloud.io", kind: "scan/sonar"},
+	{suffix: "codecov.io", kind: "scan/codecov"},
+	{suffix: "snyk.io", kind: "scan/snyk"},
+	{suffix: "newrelic.com", kind: "monitoring/newrelic"},
+	{suffix: "datadoghq.com", kind: "monitoring/datadog"},
+	{suffix: "datadoghq.eu", kind: "monitoring/datadog"},
+	{suffix: "sentry.io", kind: "monitoring/sentry"},
+	{suffix: "pagerduty.com", kind: "monitoring/pagerduty"},
+	{suffix: "atlassian.net", kind: "saas/jira"},
+	{suffix: "netlify.com", kind: "paas/netlify-vercel"},
+	{suffix: "vercel.com", kind: "paas/netlify-vercel"},
+	{suffix: "api.digitalocean.com", kind: "cloud/digitalocean"},
+	{suffix: "digicert.com", kind: "signing/key"},
+	{suffix: "api.cloudsmith.io", kind: "registry/cloudsmith"},
 	{suffix: "app.terraform.io", kind: "iac/terraform-cloud"},
 	{suffix: "vault.azure.net", kind: "secrets-manager/azure-key-vault"},
 	{suffix: "amazonaws.com", kind: "cloud/aws"},

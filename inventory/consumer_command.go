@@ -68,6 +68,7 @@ func init() {
 		"git": readGit, "gh": readGh, "hub": readGh,
 		"npm": readNpm, "pnpm": readNpm, "yarn": readNpm, "lerna": readNpm, "bun": readNpm,
 		"kubectl": readKubectl, "oc": readKubectl, "argocd": readKubectl, "helmfile": readKubectl, "flux": readKubectl, "argo": readKubectl, "kustomize": readKubectl,
+		"circleci": readCircleCLI, "get-azkeyvaultsecret": readAzModule,
 		"vault": readVault, "bao": readVault, "proviso": readProviso, "cosign": readCosign, "ssh-add": readSSH, "ssh": readSSH, "ssh-keyscan": readSSH, "scp": readSSH, "sftp": readSSH, "rsync": readSSH, "sshpass": readSSH, "lftp": readSSH,
 		"buildkite-agent": readBuildkiteAgent, "op": readOp, "gpg": readGPG, "gpg2": readGPG,
 		"twine": readPython, "poetry": readPython, "uv": readPython, "flit": readPython, "hatch": readPython, "pdm": readPython, "maturin": readPython, "pip": readPython, "pip3": readPython, "python": readPython, "python3": readPython,
@@ -96,7 +97,7 @@ var tools = map[string]Resource{
 	"semgrep": {"scan/saas", "semgrep.dev"}, "trivy": {"scan/saas", ""}, "checkmarx": {"scan/saas", "checkmarx"}, "cypress": {"scan/saas", "cypress.io"}, "percy": {"scan/saas", "percy.io"}, "chromatic": {"scan/saas", "chromatic.com"},
 	"infracost": {"iac/infracost", "infracost.io"}, "doppler": {"secrets-manager/doppler", "doppler.com"}, "infisical": {"secrets-manager/infisical", "infisical.com"}, "bws": {"secrets-manager/bitwarden", ""}, "conjur": {"secrets-manager/conjur", ""},
 	"github-release": {"vcs/github-release", ""}, "ghr": {"vcs/github-release", ""}, "goreleaser": {"vcs/github-release", ""}, "semantic-release": {"vcs/github", ""}, "release-it": {"vcs/github", ""}, "standard-version": {"vcs/github", ""}, "glab": {"vcs/gitlab", ""}, "release-cli": {"vcs/gitlab", ""}, "tea": {"vcs/forgejo", ""},
-	"renovate": {"vcs/git", ""}, "circleci": {"platform/circleci", "circleci.com"}, "travis": {"platform/travis", "travis-ci.com"}, "tailscale": {"network/tailscale", "tailscale.com"}, "openvpn": {"network/vpn", ""}, "crowdin": {"saas/crowdin", "crowdin.com"}, "lokalise2": {"saas/lokalise", "lokalise.com"},
+	"renovate": {"vcs/git", ""}, "travis": {"platform/travis", "travis-ci.com"}, "tailscale": {"network/tailscale", "tailscale.com"}, "openvpn": {"network/vpn", ""}, "crowdin": {"saas/crowdin", "crowdin.com"}, "lokalise2": {"saas/lokalise", "lokalise.com"},
 	"wandb": {"saas/ai", "wandb.ai"}, "huggingface-cli": {"saas/ai", "huggingface.co"}, "kaniko": {"registry/container", ""}, "ansible-playbook": {"ssh/host", ""}, "ansible-vault": {"secrets-manager/file", "ansible-vault"}, "sops": {"secrets-manager/file", "sops"}, "cap": {"ssh/host", ""}, "ncftpput": {"ssh/host", "ftp"},
 	"slack": {"notify/slack", "slack.com"}, "sfdx": {"saas/salesforce", "salesforce.com"}, "sf": {"saas/salesforce", "salesforce.com"}, "databricks": {"saas/databricks", ""}, "snowsql": {"database", "snowflake"}, "mc": {"storage/s3-compatible", ""}, "rclone": {"storage/s3-compatible", ""}, "cachix": {"build/cachix", "cachix.org"}, "newman": {"saas/postman", ""},
 	"butler": {"store/itch", "itch.io"}, "steamcmd": {"store/steam", "steamcommunity.com"}, "transifex": {"saas/transifex", "transifex.com"}, "tx": {"saas/transifex", "transifex.com"},
@@ -186,6 +187,10 @@ func urls(c *command, x *consumption) {
 func piped(c *command, x *consumption) {
 	switch c.name() {
 	case "echo", "printf", "cat", "base64", "tee":
+	case "cp", "mv", "install", "copy", "copy-item": // a variable of the type file holds the name of one
+		if pos := c.positional(1); len(pos) > 1 {
+			c = &command{words: c.words, lines: c.lines, line: c.line, to: pos[len(pos)-1]}
+		}
 	default:
 		return
 	}

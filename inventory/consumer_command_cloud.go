@@ -387,6 +387,9 @@ func readKubectl(c *command, x *consumption) {
 		}
 		return
 	}
+	if name := kubeSecret(c); name != "" {
+		x.fetched = append(x.fetched, fetched{name: name, source: "kubernetes", res: res, family: "k8s"})
+	}
 	x.acts("k8s", res.Kind, res.Name, tool+" "+c.arg(1))
 }
 

@@ -169,8 +169,8 @@ func (g *glRead) useToken(name string, line int, u use) {
 	}
 	t.used = true
 	aud := audienceResource(t.aud)
-	if !u.known() || strings.HasPrefix(u.res.Kind, "http/") {
-		u.res = aud
+	if !u.known() || strings.HasPrefix(u.res.Kind, "http/") || u.res == envUse(name).res {
+		u.res = aud // what the token is called says nothing of who accepts it
 	} else if u.res.Name == "" || u.res.Name == unknown {
 		u.res.Name = t.aud
 	}
@@ -286,6 +286,8 @@ func (g *glRead) special(name string, line int, u use) bool {
 			if name != "CI_JOB_TOKEN" {
 				u.res = Resource{"registry/gitlab", "$CI_REGISTRY"}
 			}
+		} else if name == "CI_JOB_TOKEN" && (u.res.Kind == "http/api" || u.res.Kind == "vcs/git") {
+			u.res.Kind = "vcs/gitlab" // wherever the address comes from: nothing else takes the job's token
 		} else if name != "CI_JOB_TOKEN" && u.res.Name == "" || strings.Contains(u.res.Name, "CI_REGISTRY") || strings.Contains(u.res.Name, "CI_DEPENDENCY_PROXY") {
 			u.res.Kind, u.res.Name = "registry/gitlab", firstOf(u.res.Name, "$CI_REGISTRY")
 		}
@@ -477,6 +479,9 @@ func (f *glFile) jobReach(j *glJob) Reach {
 	return Reach{Trust: TrustUnknown, Events: f.reach.events}
 }
 
+// glNamedRef matches patterns of branches and tags that begin with a name that somebody has to push.
+var glNamedRef = regexp.MustCompile(`^/\^?\(?[A-Za-z]{2,}|^/\^?v?(\\d|\[0-9)`)
+
 // onlyReach reads `only:`.
 func (f *glFile) onlyReach(n *node) Reach {
 	refs := f.r.strs(n)
@@ -504,7 +509,7 @@ func (f *glFile) onlyReach(n *node) Reach {
 		case ref == "merge_requests" || ref == "external_pull_requests" || ref == "branches" || ref == "external":
 			out.Trust = TrustUnknown
 			out.Events = append(out.Events, map[bool]string{true: "push", false: "merge_request_event"}[ref == "branches"])
-		case strings.HasPrefix(ref, "/") && strings.Contains(ref, ".*") && !strings.HasPrefix(ref, "/^release") && !strings.HasPrefix(ref, "/^v"):
+		case strings.HasPrefix(ref, "/") && !glNamedRef.MatchString(ref):
 			out.Trust = TrustUnknown
 			out.Events = append(out.Events, "push")
 		default:

@@ -36,7 +36,7 @@ func readCircleCI(r *reader, docs []*node) {
 		f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool), pipeline: make(map[string]string)}
 		r.version(r.get(root, "version"), "2", "2.0", "2.1")
 		for k, p := range r.pairs(r.get(root, "parameters")) {
-			if d := r.str(r.get(p, "default")); d != "" {
+			if d := r.str(r.get(p, "default")); d != "" && !f.chosen(k.Value) {
 				f.pipeline[k.Value] = d
 			}
 		}
@@ -52,6 +52,21 @@ func readCircleCI(r *reader, docs []*node) {
 		}
 		f.workflows()
 	}
+}
+
+// chosen reports whether the file itself sets a parameter of the pipeline by
+// what a push changes: in the mapping of a path filter.
+func (f *ccFile) chosen(param string) bool {
+	for _, wf := range f.r.pairs(f.r.get(f.root, "workflows")) {
+		for item := range f.r.items(f.r.get(wf, "jobs")) {
+			for _, call := range f.r.pairs(item) {
+				if containsWord(f.r.str(f.r.get(call, "mapping")), param) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // workflows reads every invocation of every workflow.

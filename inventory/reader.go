@@ -23,6 +23,10 @@ type reader struct {
 	opened     map[[3]string]bool // kind, name and file of unresolved
 	problems   []problem
 	link       links
+	// tentative marks what is recorded at the moment as a variable that a script only hands on: the line
+	// that consumes it, when one is met, is the path's.
+	tentative bool
+	handedOn  map[int]bool // places in paths of what was tentative
 }
 
 // pathKey is what there is one path of. part keeps the entries of a call apart
@@ -74,6 +78,9 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 		file = r.src.path
 	}
 	key := pathKey{file, at.job, at.step, c.Name, at.part, c.Kind, at.line}
+	if r.ci == GitLab {
+		key.file = "" // a job is put together from several files, and is one all the same
+	}
 	if r.index == nil {
 		r.index = make(map[pathKey]int)
 	}
@@ -90,6 +97,10 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 			p.Credential.Source = c.Source
 		}
 		p.Reach = wider(p.Reach, at.reach)
+		if r.handedOn[i] && !r.tentative {
+			p.Line, p.File, p.ExposedVia = max(line, 1), file, via
+			delete(r.handedOn, i)
+		}
 		return p
 	}
 	reach := at.reach
@@ -108,6 +119,12 @@ func (r *reader) add(at place, line int, c Credential, u use, via string) *Path 
 		run.Labels = []string{}
 	}
 	r.index[key] = len(r.paths)
+	if r.tentative {
+		if r.handedOn == nil {
+			r.handedOn = make(map[int]bool)
+		}
+		r.handedOn[len(r.paths)] = true
+	}
 	if r.ofJob == nil {
 		r.ofJob = make(map[string][]int)
 	}

@@ -26,6 +26,8 @@ type scope struct {
 	fetch func(f fetched, line int)
 	// via says where scripts of this scope stand.
 	via string
+	// addresses are variables that hold one, as it was written.
+	addresses map[string]string
 	// exported collects what scripts hand to later steps.
 	exported map[string][]string
 }
@@ -47,7 +49,7 @@ func (s *scope) nodes(n *node) {
 
 // script reads one script and records its paths.
 func (s *scope) script(n *node, text string) {
-	f := readScript(text, s.alias)
+	f := readScriptIn(text, s.alias, s.addresses)
 	creds := make(map[int]bool)
 	for _, u := range f.uses {
 		if u.slot && u.use.nature == NatureCredential {
@@ -80,6 +82,14 @@ func (s *scope) script(n *node, text string) {
 	}
 	for _, h := range f.held {
 		s.r.held(s.place(StaticSecret), s.r.scriptLine(n, h.line, ""), h, s.via)
+	}
+	s.r.tentative = true
+	for _, u := range f.handedOn {
+		s.use(n, u, false)
+	}
+	s.r.tentative = false
+	for k, v := range f.addresses {
+		s.address(k, v)
 	}
 	for k, v := range f.exported {
 		if s.exported == nil {
@@ -194,6 +204,14 @@ func (s *scope) variable(name string, line int, u use, slot, credLine bool) {
 	s.r.static(s.place(StaticSecret), line, name, u.or(named), s.via)
 }
 
+// address keeps the text of a variable that holds an address.
+func (s *scope) address(name, text string) {
+	if s.addresses == nil {
+		s.addresses = make(map[string]string)
+	}
+	s.addresses[name] = text
+}
+
 // env records what the entries of an environment block refer to, and defines them for the scripts.
 func (s *scope) env(n *node, via string) {
 	if s.alias == nil {
@@ -229,4 +247,5 @@ func (s *scope) envEntry(name string, v *node, via string) {
 		return
 	}
 	s.alias[name] = made
+	s.address(name, text)
 }

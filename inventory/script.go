@@ -65,6 +65,11 @@ type facts struct {
 	exported map[string][]string
 	// sets are variables that the script sets for itself and for scripts in the same shell.
 	sets map[string][]string
+	// handedOn are variables that the script puts into its environment under another name, where a
+	// command may take them that doesn't name them: export TF_VAR_password=$DB_PASSWORD; terraform apply.
+	handedOn []scriptUse
+	// addresses are variables that the script makes an address of.
+	addresses map[string]string
 }
 
 // scriptReader reads one script.
@@ -177,6 +182,10 @@ func (r *scriptReader) command(c *command) {
 	}
 	for _, f := range slots.fetched {
 		f.line = c.line
+		if c.gets != "" { // $x = Get-Secret ...
+			f.use = f.use.or(envUse(c.gets))
+			r.alias[c.gets] = []string{f.mark()}
+		}
 		r.facts.fetched = append(r.facts.fetched, f)
 	}
 	r.rest(c, slots.tool)
@@ -196,6 +205,15 @@ func (r *scriptReader) assign(c *command, a assign) {
 		}
 	}
 	made := r.madeOf(a.raw)
+	if len(c.words) > 0 && !strings.ContainsAny(a.raw, "`") && !strings.Contains(a.raw, "$(") {
+		eachVar(a.raw, func(name string, below int) {
+			for _, n := range r.resolve(name) {
+				if !strings.HasPrefix(n, fetchedMark) {
+					r.facts.handedOn = append(r.facts.handedOn, scriptUse{name: n, line: a.line + below, at: r.at, use: envUse(a.name)})
+				}
+			}
+		})
+	}
 	if a.name == "AWS_ENDPOINT_URL" || a.name == "AWS_ENDPOINT_URL_S3" {
 		r.endpoint = a.raw
 	}
@@ -221,6 +239,10 @@ func (r *scriptReader) assign(c *command, a assign) {
 	r.alias[a.name] = made
 	if text := r.addressText(a.raw); text != "" || r.text[a.name] != "" {
 		r.text[a.name] = text
+		if r.facts.addresses == nil {
+			r.facts.addresses = make(map[string]string)
+		}
+		r.facts.addresses[a.name] = text
 	}
 	if r.facts.sets == nil {
 		r.facts.sets = make(map[string][]string)

@@ -26,7 +26,8 @@ func (r *scriptReader) addressText(raw string) string {
 		return firstOf(r.text[g[1]], g[2])
 	})
 	text = r.withAddresses(text)
-	if strings.Contains(text, "://") || plainHost.MatchString(text) {
+	host, _, _ := strings.Cut(text, "/")
+	if _, ok := platformHost(host); ok || strings.Contains(text, "://") || plainHost.MatchString(text) {
 		return text
 	}
 	return ""

@@ -16,6 +16,7 @@ type command struct {
 	lines   []int    // of the words, counted from the last one; nil when all stand on the command's line
 	subst   bool     // it stands inside of $( )
 	maybe   bool     // it stands inside of an if or a case
+	gets    string   // the variable that takes its output in PowerShell: $x = command
 }
 
 // assign is NAME=value. raw is the value as written, with substitutions.
@@ -296,7 +297,7 @@ func (c *command) finish() *command {
 		if w := c.words[0]; strings.HasPrefix(w, "$") && c.arg(1) == "=" {
 			name := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(w, "$"), "env:"), "Env:")
 			c.assigns = append(c.assigns, assign{name, strings.Join(c.words[2:], " "), c.line})
-			c.words = c.words[2:]
+			c.words, c.gets = c.words[2:], name
 		}
 	}
 	return c

@@ -1,0 +1,114 @@
+package inventory
+
+import (
+	"strings"
+)
+
+// templateCall reads a use of a template: connections and secrets that are
+// passed to it. The template itself is read as a file of its own when it is in the tree.
+func (f *azFile) templateCall(n, t *node, c azCtx) {
+	name := f.r.str(t)
+	at := c.at("")
+	if c.job != "(stages template)" && c.job != "(jobs template)" {
+		at.step = name
+	}
+	if f.local(name) == nil {
+		f.r.open(at, t.Line, "template", name, "the template is not in the scanned tree: its steps, connections and machines can't be seen")
+	}
+	f.templateInputs(f.r.get(n, "parameters"), at, name)
+	f.nested(f.r.get(n, "parameters"), c, 0)
+}
+
+// templateInputs records parameters that name connections or pass secrets.
+func (f *azFile) templateInputs(params *node, at place, name string) {
+	st := &azStep{f: f, at: at, c: azCtx{vars: map[string]azVar{}}}
+	f.templateInput(st, params, name, 0)
+}
+
+// templateInput reads one level of parameters; lists of steps, jobs and stages are read as what they are, elsewhere.
+func (f *azFile) templateInput(st *azStep, params *node, name string, depth int) {
+	r, at := f.r, st.at
+	for k, v := range r.pairs(params) {
+		if r.isMap(v) && depth < 6 && k.Value != "sdl" && k.Value != "pool" && (depth > 0 || k.Value != "parameters") {
+			f.templateInput(st, v, name, depth+1)
+		}
+		if !r.isScalar(v) {
+			continue
+		}
+		text := f.text(r.str(v))
+		if azConnection.MatchString(k.Value) && text != "" && !strings.EqualFold(text, "true") && !strings.EqualFold(text, "false") {
+			r.connection(at, v.Line, text, use{res: connectionResource(k.Value)}, "template parameter: "+k.Value)
+			continue
+		}
+		for _, m := range macros(text) {
+			st.macro(m.name, r.lineOf(v, m.start, m.name), envUse(k.Value), "template parameter: "+k.Value, natureOf(k.Value) == NatureCredential)
+		}
+	}
+}
+
+// connectionResource tells from an input's name what its connection is to.
+func connectionResource(key string) Resource {
+	low := strings.ToLower(key)
+	switch {
+	case strings.Contains(low, "azure"), strings.Contains(low, "arm"), low == "connectedservicename":
+		return Resource{"cloud/azure", unknown}
+	case strings.Contains(low, "docker"), strings.Contains(low, "registry"):
+		return Resource{"registry/container", unknown}
+	case strings.Contains(low, "kubernetes"):
+		return Resource{"k8s/cluster", unknown}
+	case strings.Contains(low, "github"):
+		return Resource{"vcs/github", unknown}
+	case strings.Contains(low, "aws"):
+		return Resource{"cloud/aws", unknown}
+	case strings.Contains(low, "feed"), strings.Contains(low, "endpoint") && strings.Contains(low, "publish"):
+		return Resource{"registry/package", unknown}
+	}
+	return Resource{unknown, unknown}
+}
+
+// nested reads stages, jobs and steps that are passed to a template.
+func (f *azFile) nested(n *node, c azCtx, depth int) {
+	if depth > 10 {
+		return
+	}
+	for k, v := range f.r.pairs(n) {
+		switch {
+		case k.Value == "stages" && f.r.isList(v):
+			f.stages(v, c)
+		case k.Value == "jobs" && f.r.isList(v):
+			f.jobs(v, c)
+		case (k.Value == "steps" || strings.HasSuffix(k.Value, "Steps") || strings.HasSuffix(k.Value, "_steps")) && f.r.isList(v):
+			f.steps(v, c)
+		case strings.HasPrefix(k.Value, "${{"), k.Value == "sdl", k.Value == "parameters":
+			f.nested(v, c, depth+1)
+		case k.Value == "pool" && depth == 0:
+			c.pool = v
+		}
+	}
+}
+
+// extends reads a pipeline that extends a template: what it passes is the pipeline.
+func (f *azFile) extends(ext *node, c azCtx) {
+	t := f.r.get(ext, "template")
+	if t == nil {
+		return
+	}
+	name := f.r.str(t)
+	if f.local(name) == nil {
+		f.r.open(c.at(""), t.Line, "template", name, "the template that the pipeline extends is not in the scanned tree: its steps, connections and machines can't be seen")
+	}
+	params := f.r.get(ext, "parameters")
+	if p := f.r.get(params, "pool"); p != nil {
+		c.pool = p
+	}
+	top := c
+	top.job = "(extends)"
+	f.templateInputs(params, top.at(""), name)
+	if sdl := f.r.get(params, "sdl"); sdl != nil {
+		f.templateInputs(sdl, top.at(""), name)
+	}
+	f.nested(params, c, 0)
+	if len(f.r.paths) == 0 && len(c.groups) > 0 {
+		f.groupPaths(top)
+	}
+}
