@@ -9,8 +9,9 @@
 // # What is evaluated
 //
 // Terraform is read statically: literals, heredocs, locals, variables with a
-// default or a value in terraform.tfvars, for_each over what is known, and
-// jsonencode. What only an apply can know stays in a value as ${...}, and is
+// default or a value in terraform.tfvars, for_each over what is known,
+// jsonencode, and modules of the same tree with what each caller gives them and
+// their outputs. What only an apply can know stays in a value as ${...}, and is
 // listed in the Trust's Unresolved: it is never taken as a match, nor as a
 // refusal.
 //

@@ -30,6 +30,11 @@ func TestHostileFiles(t *testing.T) {
 	for i := 1; i < 12; i++ {
 		alias += fmt.Sprintf("%c: &%c [%s]\n", 'a'+i, 'a'+i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*%c, ", 'a'+i-1), 9), ", "))
 	}
+	// Each of the modules a/m0, a/m0/m1, ... calls the next one sixty times.
+	calls := ""
+	for i := range 60 {
+		calls += fmt.Sprintf("module \"m%d\" {\n  source = \"./m\"\n}\n", i)
+	}
 	for name, h := range map[string]struct{ file, text, want string }{
 		"deep JSON":        {"deep.json", `"AssumeRoleWithWebIdentity"` + strings.Repeat("[", 100_000), "nesting is deeper"},
 		"deep YAML":        {"deep.yaml", "AssumeRoleWithWebIdentity:\n" + strings.Repeat("- ", 50_000), "nesting is deeper"},
@@ -48,11 +53,19 @@ func TestHostileFiles(t *testing.T) {
 		"large":            {"large.json", "AssumeRoleWithWebIdentity" + strings.Repeat(" ", 2<<20), "larger than the limit"},
 		"large Terraform":  {"large.tf", "# AssumeRoleWithWebIdentity\n" + strings.Repeat("#\n", 300_000), "larger than the limit"},
 		"broken YAML":      {"broken.yaml", "AssumeRoleWithWebIdentity: [\n", "this looks like an AWS trust policy"},
+		"circle of calls":  {"a/circle.tf", "module \"a\" {\n  source = \"../a\"\n  x = module.a.y\n}\noutput \"y\" {\n  value = module.a.y\n}\n" + role("module.a.y"), ""},
+		"calls of calls":   {"a/m/m/m/m/main.tf", calls, "too many calls of modules"},
 		"octo list":        {".github/chainguard/x.sts.yaml", "- a\n", "is no mapping"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
-			found := extract(t, &txtar.Archive{Files: []txtar.File{{Name: "bad/" + h.file, Data: []byte(h.text)}, {Name: "good/trust.json", Data: []byte(good)}}})
+			files := []txtar.File{{Name: "bad/" + h.file, Data: []byte(h.text)}, {Name: "good/trust.json", Data: []byte(good)}}
+			if name == "calls of calls" {
+				for _, i := range []int{0, 1, 2, 3, 5} {
+					files = append(files, txtar.File{Name: "bad/a" + strings.Repeat("/m", i) + "/main.tf", Data: []byte(h.text + role(`"AssumeRoleWithWebIdentity"`))})
+				}
+			}
+			found := extract(t, &txtar.Archive{Files: files})
 			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("it took %s", took)
 			}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -60,12 +61,22 @@ func Scan(ctx context.Context, root string, opt Options) (*Found, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.dirs = make(map[string]*directory, len(modules))
 	var jobs []func()
 	for dir, names := range modules {
-		jobs = append(jobs, func() { s.safely(dir, func() { s.module(dir, names) }) })
+		d := &directory{name: dir, files: names}
+		s.dirs[dir] = d
+		jobs = append(jobs, func() { s.safely(dir, func() { s.texts(d) }) })
 	}
 	for _, name := range files {
 		jobs = append(jobs, func() { s.safely(name, func() { s.file(name) }) })
+	}
+	if err := s.run(ctx, jobs); err != nil {
+		return nil, err
+	}
+	jobs = nil
+	for _, d := range s.roots() {
+		jobs = append(jobs, func() { s.safely(d.name, func() { s.instance(d, nil).evaluate() }) })
 	}
 	if err := s.run(ctx, jobs); err != nil {
 		return nil, err
@@ -89,6 +100,9 @@ func Scan(ctx context.Context, root string, opt Options) (*Found, error) {
 type scan struct {
 	root string
 	opt  Options
+	dirs map[string]*directory // of Terraform files
+	// calls counts the calls of modules.
+	calls atomic.Int64
 
 	mu    sync.Mutex
 	found Found

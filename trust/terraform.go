@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -22,30 +23,47 @@ const (
 	maxTernary   = 2000
 )
 
-// module is a directory of Terraform files.
+// directory is a directory of Terraform files, which is a module. It is parsed once.
+type directory struct {
+	name  string
+	files []string
+	texts map[string]string // by file
+	// interesting is set when its text has a word of a trust, wanted when it or a module that it calls has.
+	interesting, wanted bool
+	calls               []string // the directories of the modules of the same tree that it calls
+
+	once    sync.Once
+	blocks  map[string]*hclsyntax.Block
+	kinds   map[string][]*hclsyntax.Block // resources and data by type
+	locals  map[string]hclsyntax.Expression
+	outputs map[string]hclsyntax.Expression
+	tfvars  map[string]hclsyntax.Expression
+}
+
+// module is a directory that is evaluated: by itself, or with what a caller gives it.
 type module struct {
+	*directory
 	s      *scan
-	texts  map[string]string // by file
-	blocks map[string]*hclsyntax.Block
-	kinds  map[string][]*hclsyntax.Block // resources and data by type
-	locals map[string]hclsyntax.Expression
-	values map[string]cty.Value // of locals and variables that are evaluated
-	input  map[string]cty.Value // of terraform.tfvars
+	values map[string]cty.Value // of locals, variables and outputs that are evaluated
 	busy   map[string]bool
 	depth  int
 	each   map[string]cty.Value // each.key and each.value of the instance
+
+	// parent calls this module, with these arguments, for this element of its for_each.
+	parent   *module
+	args     map[string]hclsyntax.Expression
+	argsEach map[string]cty.Value
+	children map[string]*module // for their outputs, by name
 }
 
 // interesting are words of which a module without any has no trust.
 var interesting = []string{"WebIdentity", "workload_identity", "federated_identity_credential", "jwt_auth_backend", "principalSet://", "principal://", "oidc"}
 
-// module reads the Terraform files of one directory.
-func (s *scan) module(dir string, files []string) {
-	m := &module{s: s, texts: make(map[string]string), blocks: make(map[string]*hclsyntax.Block), kinds: make(map[string][]*hclsyntax.Block),
-		locals: make(map[string]hclsyntax.Expression), values: make(map[string]cty.Value), input: make(map[string]cty.Value), busy: make(map[string]bool)}
-	slices.Sort(files)
-	wanted := false
-	for _, name := range files {
+// texts reads the Terraform files of one directory.
+func (s *scan) texts(d *directory) {
+	d.texts = make(map[string]string)
+	slices.Sort(d.files)
+	for _, name := range d.files {
 		content, err := s.read(name, maxTerraform, nil)
 		has := slices.ContainsFunc(interesting, func(w string) bool { return strings.Contains(content, w) })
 		switch {
@@ -57,17 +75,16 @@ func (s *scan) module(dir string, files []string) {
 		case err != nil:
 			continue
 		}
-		m.texts[name] = content
-		wanted = wanted || has
-	}
-	if !wanted {
-		return
-	}
-	for _, name := range files {
-		if content, ok := m.texts[name]; ok {
-			m.parse(name, content)
+		d.texts[name] = content
+		d.interesting = d.interesting || has
+		for _, c := range localSource.FindAllStringSubmatch(content, -1) {
+			d.calls = append(d.calls, path.Join(d.name, c[1]))
 		}
 	}
+}
+
+// evaluate reads the trusts of a module, and of those that it calls.
+func (m *module) evaluate() {
 	for _, read := range []func(*module, *hclsyntax.Block){0: (*module).awsRole, 1: (*module).gcpProvider, 2: (*module).gcpMember, 3: (*module).azure, 4: (*module).vault} {
 		for _, kind := range sortedKeys(m.kinds) {
 			for _, b := range m.kinds[kind] {
@@ -75,7 +92,7 @@ func (s *scan) module(dir string, files []string) {
 			}
 		}
 	}
-	m.calls(dir)
+	m.callModules()
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -87,14 +104,28 @@ func sortedKeys[V any](m map[string]V) []string {
 	return out
 }
 
-// parse reads one file into the module.
-func (m *module) parse(name, content string) {
+// parsed gives the directory with its files parsed.
+func (s *scan) parsed(d *directory) *directory {
+	d.once.Do(func() {
+		d.blocks, d.kinds = make(map[string]*hclsyntax.Block), make(map[string][]*hclsyntax.Block)
+		d.locals, d.outputs, d.tfvars = make(map[string]hclsyntax.Expression), make(map[string]hclsyntax.Expression), make(map[string]hclsyntax.Expression)
+		for _, name := range d.files {
+			if content, ok := d.texts[name]; ok {
+				s.parse(d, name, content)
+			}
+		}
+	})
+	return d
+}
+
+// parse reads one file into its directory.
+func (s *scan) parse(d *directory, name, content string) {
 	if line := tooDeep(content); line > 0 {
-		m.s.problem(name, line, fmt.Sprintf("the nesting is deeper than %d levels", maxNesting))
+		s.problem(name, line, fmt.Sprintf("the nesting is deeper than %d levels", maxNesting))
 		return
 	}
 	if line := tooLong(content); line > 0 {
-		m.s.problem(name, line, "an expression is longer than a parser should follow")
+		s.problem(name, line, "an expression is longer than a parser should follow")
 		return
 	}
 	f, diags := hclsyntax.ParseConfig([]byte(content), name, hcl.InitialPos)
@@ -104,7 +135,7 @@ func (m *module) parse(name, content string) {
 			if d.Subject != nil {
 				line = d.Subject.Start.Line
 			}
-			m.s.problem(name, line, "the Terraform file is broken here: "+d.Summary)
+			s.problem(name, line, "the Terraform file is broken here: "+d.Summary)
 			break
 		}
 	}
@@ -118,7 +149,7 @@ func (m *module) parse(name, content string) {
 	if strings.HasSuffix(name, ".tfvars") {
 		if base := path.Base(name); base == "terraform.tfvars" || strings.HasSuffix(base, ".auto.tfvars") {
 			for k, a := range body.Attributes {
-				m.input[k] = m.value(a.Expr)
+				d.tfvars[k] = a.Expr
 			}
 		}
 		return
@@ -127,18 +158,21 @@ func (m *module) parse(name, content string) {
 		switch {
 		case b.Type == "locals":
 			for k, a := range b.Body.Attributes {
-				m.locals[k] = a.Expr
+				d.locals[k] = a.Expr
 			}
 		case (b.Type == "resource" || b.Type == "data") && len(b.Labels) == 2:
 			key := b.Labels[0] + "." + b.Labels[1]
 			if b.Type == "data" {
 				key = "data." + key
 			}
-			m.blocks[key] = b
-			m.kinds[key[:strings.LastIndexByte(key, '.')]] = append(m.kinds[key[:strings.LastIndexByte(key, '.')]], b)
+			d.blocks[key] = b
+			kind := key[:strings.LastIndexByte(key, '.')]
+			d.kinds[kind] = append(d.kinds[kind], b)
+		case b.Type == "output" && len(b.Labels) == 1 && b.Body.Attributes["value"] != nil:
+			d.outputs[b.Labels[0]] = b.Body.Attributes["value"].Expr
 		case (b.Type == "variable" || b.Type == "module") && len(b.Labels) == 1:
-			m.blocks[b.Type+"."+b.Labels[0]] = b
-			m.kinds[b.Type] = append(m.kinds[b.Type], b)
+			d.blocks[b.Type+"."+b.Labels[0]] = b
+			d.kinds[b.Type] = append(d.kinds[b.Type], b)
 		}
 	}
 }
@@ -286,30 +320,4 @@ func blocksOf(b *hclsyntax.Body, kind string) (out []*hclsyntax.Block, dynamic b
 		}
 	}
 	return out, dynamic
-}
-
-// calls records calls of modules that hand over what looks like a trust: what they make of it can't be seen.
-func (m *module) calls(dir string) {
-	for _, b := range m.kinds["module"] {
-		source := m.str(b.Body, "source")
-		r := b.Range()
-		text := m.texts[r.Filename]
-		end := min(b.CloseBraceRange.End.Byte, len(text))
-		body := text[r.Start.Byte:end]
-		if !strings.Contains(body, "repo:") && !strings.Contains(body, "token.actions.githubusercontent.com") && !strings.Contains(source, "oidc") {
-			continue
-		}
-		t := Trust{File: r.Filename, Line: r.Start.Line, Kind: AWSRole, Target: Target{"unknown", "module " + b.Labels[0]}}
-		for _, name := range []string{"oidc_subjects", "subjects", "oidc_fully_qualified_subjects", "oidc_subjects_with_wildcards", "oidc_wildcard_subjects"} {
-			for _, v := range m.strs(b.Body, name) {
-				if !strings.Contains(v, ":") || !strings.HasPrefix(v, "repo:") && strings.Contains(source, "github-oidc") {
-					v = "repo:" + v
-				}
-				t.add(Condition{Claim: "sub", Match: Glob, Values: []string{v}, Line: line(b, name)})
-			}
-		}
-		t.open(r.Start.Line, "the module "+firstOf(source, dir)+" isn't read: what it makes of these values can't be seen")
-		t.add(Condition{Match: Expression, Values: []string{"module " + source}, Line: r.Start.Line})
-		m.s.add(t)
-	}
 }

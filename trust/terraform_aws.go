@@ -139,13 +139,13 @@ func (m *module) issuerOf(provider string) (string, []string) {
 	if len(parts) < n {
 		return "", nil
 	}
-	b := m.blocks[strings.Join(parts[:n], ".")]
+	owner, b := m.find(strings.Join(parts[:n], "."))
 	if b == nil || parts[n-2] != "aws_iam_openid_connect_provider" {
 		return "", nil
 	}
-	url := m.str(b.Body, "url")
+	url := owner.str(b.Body, "url")
 	if hole(url) || url == "" {
 		return "", nil
 	}
-	return "https://" + strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/"), m.strs(b.Body, "client_id_list")
+	return "https://" + strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/"), owner.strs(b.Body, "client_id_list")
 }

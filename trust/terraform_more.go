@@ -64,11 +64,11 @@ func (m *module) serviceAccount(id string) string {
 		return id
 	}
 	name, _, _ := strings.Cut(strings.TrimSuffix(key, "}"), ".")
-	b := m.blocks["google_service_account."+name]
+	owner, b := m.find("google_service_account." + name)
 	if b == nil {
 		return id
 	}
-	return firstOf(m.str(b.Body, "account_id"), id)
+	return firstOf(owner.str(b.Body, "account_id"), id)
 }
 
 // poolIn puts the id of a pool of the module in the place of its computed name.
@@ -83,11 +83,11 @@ func (m *module) poolIn(member string) string {
 		return member
 	}
 	name, _, _ := strings.Cut(member[i+len(mark):i+end], ".")
-	b := m.blocks["google_iam_workload_identity_pool."+name]
+	owner, b := m.find("google_iam_workload_identity_pool." + name)
 	if b == nil {
 		return member
 	}
-	return member[:i] + "projects/-/locations/global/workloadIdentityPools/" + m.str(b.Body, "workload_identity_pool_id") + member[i+end+1:]
+	return member[:i] + "projects/-/locations/global/workloadIdentityPools/" + owner.str(b.Body, "workload_identity_pool_id") + member[i+end+1:]
 }
 
 // azure reads the federated credentials of azuread and azurerm.
@@ -124,8 +124,8 @@ func (m *module) application(b *hclsyntax.Block, otherwise string) string {
 				continue
 			}
 			name, _, _ := strings.Cut(strings.TrimSuffix(rest, "}"), ".")
-			if app := m.blocks[kind+"."+name]; app != nil {
-				return firstOf(m.str(app.Body, "display_name"), m.str(app.Body, "name"), name)
+			if owner, app := m.find(kind + "." + name); app != nil {
+				return firstOf(owner.str(app.Body, "display_name"), owner.str(app.Body, "name"), name)
 			}
 			return name
 		}
@@ -147,8 +147,8 @@ func (m *module) vault(b *hclsyntax.Block) {
 	if rest, ok := strings.CutPrefix(r.mount, "${vault_jwt_auth_backend."); ok {
 		name, _, _ := strings.Cut(strings.TrimSuffix(rest, "}"), ".")
 		r.mount = "${vault_jwt_auth_backend." + name + ".path}"
-		if backend := m.blocks["vault_jwt_auth_backend."+name]; backend != nil {
-			r.mount = firstOf(m.str(backend.Body, "path"), "jwt")
+		if owner, backend := m.find("vault_jwt_auth_backend." + name); backend != nil {
+			r.mount = firstOf(owner.str(backend.Body, "path"), "jwt")
 		}
 	}
 	for _, kind := range m.kinds["vault_jwt_auth_backend"] {

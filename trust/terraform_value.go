@@ -130,9 +130,11 @@ func (b *branch) value() cty.Value {
 }
 
 // steps gives the names on the way of a reference, as far as they are fixed:
-// two for locals and variables, whose values have the rest in them.
+// two for locals and variables, whose values have the rest in them, and three for
+// the outputs of modules, with an index before the last.
 func steps(t hcl.Traversal) []string {
 	var out []string
+	indexes := 0
 	for _, s := range t {
 		switch s := s.(type) {
 		case hcl.TraverseRoot:
@@ -140,6 +142,7 @@ func steps(t hcl.Traversal) []string {
 		case hcl.TraverseAttr:
 			out = append(out, s.Name)
 		case hcl.TraverseIndex:
+			indexes++
 			if s.Key.Type() == cty.String {
 				out = append(out, s.Key.AsString())
 			} else if n, _ := s.Key.AsBigFloat().Int64(); n >= 0 && n < 16 {
@@ -152,6 +155,9 @@ func steps(t hcl.Traversal) []string {
 		}
 		if len(out) == 2 && (out[0] == "var" || out[0] == "local" || out[0] == "each") {
 			return out
+		}
+		if out[0] == "module" && len(out) == 3+indexes {
+			return out // an output, whose value has the rest in it
 		}
 	}
 	return out
@@ -168,15 +174,9 @@ func (m *module) reference(t hcl.Traversal) cty.Value {
 	case "local":
 		return m.once(name, m.locals[path[1]])
 	case "var":
-		if v, ok := m.input[path[1]]; ok {
-			return v
-		}
-		if b := m.blocks["variable."+path[1]]; b != nil && b.Body.Attributes["default"] != nil {
-			if v := m.once(name, b.Body.Attributes["default"].Expr); !v.IsNull() {
-				return v
-			}
-		}
-		return m.opaque(name)
+		return m.variable(path[1])
+	case "module":
+		return m.output(path)
 	case "each":
 		if v, ok := m.each[path[1]]; ok {
 			return v

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -174,7 +175,10 @@ func order(list []Trust) {
 		if c := strings.Compare(a.File, b.File); c != 0 {
 			return c
 		}
-		return a.Line - b.Line
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return cmp.Or(strings.Compare(a.Target.Name, b.Target.Name), strings.Compare(a.ID, b.ID)) // a module that is called twice has one line for both
 	})
 	seen := make(map[string]int)
 	for i := range list {
