@@ -125,6 +125,8 @@ var jkTokenVariables = map[string]Resource{
 	"PROVISO_ID_TOKEN":            {"oidc/issuer", unknown},
 	"PROVISO_ID_TOKEN_FILE":       {"oidc/issuer", unknown},
 	"AZURE_FEDERATED_TOKEN_FILE":  {"cloud/azure", unknown},
+	"GCP_ID_TOKEN_FILE":           {"cloud/gcp", unknown},
+	"VAULT_ID_TOKEN_FILE":         {"secrets-manager/vault", unknown},
 	"ARM_OIDC_TOKEN":              {"cloud/azure", unknown},
 	"ARM_OIDC_TOKEN_FILE_PATH":    {"cloud/azure", unknown},
 }

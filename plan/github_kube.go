@@ -44,3 +44,18 @@ func ghKube(j *ghJob, d *draft) error {
 	}
 	return firstError(j.insertStep(first, step...), j.permit([2]string{"id-token", "write"}))
 }
+
+// kubeconfig leaves a kubeconfig around Proviso's token in a file that a variable
+// names. The token goes through no command's arguments, which all on the machine see.
+func (d *draft) kubeconfig(variable string) []string {
+	d.provisoURL()
+	server := d.setting("SERVER", "the URL of the cluster's API server")
+	authority := d.setting("AUTHORITY", "the cluster's certificate authority, base64 of the PEM (certificate-authority-data)")
+	return []string{
+		`pass="$(proviso token --grant ` + d.item.ID + `)"`,
+		variable + `="$(mktemp)"`,
+		"export " + variable,
+		`trap 'rm -f "$` + variable + `"' EXIT`,
+		`printf '{"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "target", "cluster": {"server": "%s", "certificate-authority-data": "%s"}}], "users": [{"name": "job", "user": {"token": "%s"}}], "contexts": [{"name": "target", "context": {"cluster": "target", "user": "job"}}], "current-context": "target"}' "` + server + `" "` + authority + `" "$pass" > "$` + variable + `"`,
+	}
+}

@@ -171,3 +171,36 @@ func (g *groovy) comment(at int) bool {
 	_, inside := g.in(at)
 	return !g.code[at] && !inside
 }
+
+// stage gives the name of the innermost stage around a place, "" when none is.
+func (g *groovy) stage(at int) string {
+	for open := g.around(at); open >= 0; open = g.around(open) {
+		if g.text[open] != '{' {
+			continue
+		}
+		before := strings.TrimRight(g.text[:open], " \n")
+		if !strings.HasSuffix(before, ")") {
+			continue
+		}
+		call := g.around(len(before) - 1)
+		if call < 0 || g.word(call) != "stage" {
+			continue
+		}
+		for _, l := range g.literals {
+			if l.from > call && l.to < len(before) {
+				return l.text(g.text)
+			}
+		}
+	}
+	return ""
+}
+
+// holds reports whether a word of code stands between two places.
+func (g *groovy) holds(word string, scope [2]int) bool {
+	for _, at := range g.names(word, scope[0], scope[1]) {
+		if g.code[at] {
+			return true
+		}
+	}
+	return false
+}

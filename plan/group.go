@@ -87,17 +87,20 @@ func (g *grouper) add(repo *repository, p *inventory.Path) {
 	}
 	key := groupKey{repo, p.CI, m, p.Credential.Name}
 	one, half := g.index[key], g.at[at]
+	pairs := m.pairs && halves(p)
 	switch {
-	case m.pairs && half != nil && one == nil:
+	case pairs && half != nil && one == nil:
 		one = half
-	case m.pairs && half != nil && one != half:
+	case pairs && half != nil && one != half:
 		g.unite(half, one)
 		one = half
 	case one == nil:
 		one = &group{repo: repo, ci: p.CI, method: m}
 		g.groups = append(g.groups, one)
 	}
-	g.index[key], g.at[at] = one, one
+	if g.index[key] = one; pairs || !m.pairs {
+		g.at[at] = one
+	}
 	if !slices.Contains(one.names, p.Credential.Name) {
 		one.names = append(one.names, p.Credential.Name)
 	}
@@ -106,6 +109,13 @@ func (g *grouper) add(repo *repository, p *inventory.Path) {
 		g.known[repo] = make(map[string]bool)
 	}
 	g.known[repo][p.Credential.Name] = true
+}
+
+// halves reports whether a path is one of several values of one credential. On
+// Jenkins a binding of AWS is the whole of it, and a stage is no step.
+func halves(p *inventory.Path) bool {
+	variable, env := strings.CutPrefix(p.ExposedVia, "environment: ")
+	return p.CI != inventory.Jenkins || strings.EqualFold(strings.TrimSuffix(p.ExposedVia, "Binding"), "string") || env && (slices.Contains(awsKeyNames, variable) || !strings.Contains(p.Resource.Kind, "aws"))
 }
 
 // unite makes one group of two that turn out to be halves of one secret.

@@ -174,6 +174,7 @@ func (d *draft) awsLogin(give string) []string {
 	return append(d.awsRole(),
 		`AWS_WEB_IDENTITY_TOKEN_FILE="$(mktemp)"`,
 		"export AWS_WEB_IDENTITY_TOKEN_FILE",
+		`trap 'rm -f "$AWS_WEB_IDENTITY_TOKEN_FILE"' EXIT`,
 		give+` > "$AWS_WEB_IDENTITY_TOKEN_FILE"`)
 }
 

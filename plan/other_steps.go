@@ -258,6 +258,9 @@ func (f circleFile) login(steps *scriptList, d *draft) error {
 	}
 	var commands []string
 	for _, c := range t.before {
+		if strings.HasPrefix(c, "trap ") {
+			continue // the steps behind this one need the file
+		}
 		if strings.HasPrefix(c, "unset ") {
 			commands = append(commands, "echo '"+c+`' >> "$BASH_ENV"`)
 		}
@@ -344,6 +347,7 @@ func (f circleFile) aws(steps *scriptList, d *draft) error {
 	var commands []string
 	for _, c := range d.awsCommands("$CIRCLE_OIDC_TOKEN_V2") {
 		switch {
+		case strings.HasPrefix(c, "trap "): // the steps behind this one need the file
 		case strings.HasPrefix(c, "unset "), strings.HasPrefix(c, "export AWS_ROLE_ARN"):
 			commands = append(commands, "echo '"+c+`' >> "$BASH_ENV"`)
 		case strings.HasPrefix(c, "export "):

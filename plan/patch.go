@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -102,6 +103,7 @@ func (d *draft) patchFile(file string, ids []string) (diff string, added, remove
 		if len(left) == 0 {
 			return "", 0, 0, why
 		}
+		settings := maps.Clone(d.settings)
 		doc, errs := d.edit(file, before, left)
 		failed := len(errs)
 		for id, err := range errs {
@@ -112,11 +114,13 @@ func (d *draft) patchFile(file string, ids []string) (diff string, added, remove
 		}
 		after, err := doc.apply(doc.edits)
 		if err != nil {
+			d.settings = settings
 			all(err)
 			continue
 		}
 		bad := d.verify(file, before, after.String(), left)
 		if len(bad) > 0 {
+			d.settings = settings // what a failed try asked for is not needed
 			for id, err := range bad {
 				why[id] = err
 			}
@@ -143,7 +147,8 @@ func (d *draft) beyondPatches() error {
 		switch {
 		case strings.HasPrefix(n, "context:"), strings.HasPrefix(n, "group:"):
 			return fmt.Errorf("%s is a set of values, and the file doesn't say which of them the job takes", oneLine(n))
-		case (d.item.CI == inventory.Jenkins || d.item.CI == inventory.Azure || cluster(d.item.CI)) && credentialID.MatchString(n):
+		case d.item.CI == inventory.Jenkins && controllerID.MatchString(n): // no patch repeats it
+		case (d.item.CI == inventory.Azure || cluster(d.item.CI)) && credentialID.MatchString(n):
 		case !variableName.MatchString(n):
 			return fmt.Errorf("%s is an unusual name, which a patch should not repeat", oneLine(n))
 		}
@@ -182,10 +187,7 @@ func (d *draft) edit(file, before string, ids []string) (made *doc, errs map[str
 	if len(errs) > 0 {
 		return nil, errs
 	}
-	settings := make(map[string]string)
-	for k, v := range d.settings {
-		settings[k] = v
-	}
+	settings := maps.Clone(d.settings)
 	var out *doc
 	switch d.item.CI {
 	case inventory.GitHub, inventory.Forgejo:
@@ -220,7 +222,7 @@ func (d *draft) edit(file, before string, ids []string) (made *doc, errs map[str
 		}
 	}
 	if len(errs) > 0 {
-		d.settings = settings // what a failed try asked for is not needed
+		d.settings = settings
 	}
 	return out, errs
 }

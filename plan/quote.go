@@ -107,8 +107,10 @@ var notSlug = regexp.MustCompile(`[^a-z0-9]+`)
 // variableName is what every platform takes as the name of a secret.
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,99}$`)
 
-// credentialID is what ids of credentials on Jenkins, variables of Azure Pipelines
-// and secrets of Kubernetes usually are.
+// controllerID is what ids of credentials on Jenkins usually are.
+var controllerID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_ ./@:-]{0,99}$`)
+
+// credentialID is what variables of Azure Pipelines and secrets of Kubernetes usually are.
 var credentialID = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
 
 // repositoryName is "owner/name" or "group/subgroup/project".

@@ -22,6 +22,8 @@ type takeover struct {
 	keeps bool
 	// all: every command may need it.
 	all bool
+	// behind are tools that would miss, in later shells, the login that a dropped command left.
+	behind *regexp.Regexp
 	// gone are files that dropped commands made: nothing may need them any more.
 	gone map[string]bool
 }
@@ -202,6 +204,14 @@ func (s *shellText) block(before []string, out [][]string) error {
 	return nil
 }
 
+// goesOn ends the commands before those of a shell that doesn't stop at a failure by itself.
+const goesOn = "set +e # the script goes on after a failure, as before"
+
+// bangStops reports whether the shell that a script names stops at the first failure.
+func bangStops(first string) bool {
+	return regexp.MustCompile(`\s-[a-z]*e|\s-o errexit`).MatchString(first)
+}
+
 var shellBang = regexp.MustCompile(`^#! ?(/usr)?/bin/(env (-S )?)?(ba|da|a|z|k)?sh( |$)`)
 
 // logsIn reports whether a login by the job's token takes the secret's place.
@@ -224,7 +234,7 @@ func (d *draft) login(give string) (*takeover, error) {
 		t.change = func(c string) (string, bool) { return "", drop.MatchString(c) }
 	case "gcp":
 		t.before = append(t.before, d.gcpCommands(give)...)
-		t.change = gcpChanges(d.item.Secrets, t.gone)
+		t.change, t.behind = gcpChanges(d.item.Secrets, t.gone), gcpTools
 	case "azure":
 		t.before = append(t.before, azureCommands(give)...)
 		t.change = azureChanges(d.item.Secrets)
@@ -264,13 +274,18 @@ const providerName = "the provider's full name: projects/NUMBER/locations/global
 // gcpCommands leave a configuration of the tools that names the token's file in
 // the place of the key: no secret is in it.
 func (d *draft) gcpCommands(give string) []string {
+	made := d.gcpConfiguration("$login/token")
+	return slices.Insert(made, 2, give+` > "$login/token"`)
+}
+
+// gcpConfiguration writes the configuration for a token that is in a file already.
+func (d *draft) gcpConfiguration(file string) []string {
 	provider := d.setting("PROVIDER", providerName)
 	account := d.setting("ACCOUNT", "the service account's e-mail address")
 	return []string{
-		"umask 077",
 		`login="$(mktemp -d)"`,
-		give + ` > "$login/token"`,
-		`printf '{"type": "external_account", "audience": "//iam.googleapis.com/%s", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "token_url": "https://sts.googleapis.com/v1/token", "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/%s:generateAccessToken", "credential_source": {"file": "%s/token"}}' "` + provider + `" "` + account + `" "$login" > "$login/config.json"`,
+		`trap 'rm -rf "$login"' EXIT`,
+		`printf '{"type": "external_account", "audience": "//iam.googleapis.com/%s", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "token_url": "https://sts.googleapis.com/v1/token", "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/%s:generateAccessToken", "credential_source": {"file": "%s"}}' "` + provider + `" "` + account + `" "` + file + `" > "$login/config.json"`,
 		`export GOOGLE_APPLICATION_CREDENTIALS="$login/config.json" CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE="$login/config.json"`,
 	}
 }
@@ -311,6 +326,7 @@ func gcpChanges(secrets []string, files map[string]bool) func(string) (string, b
 }
 
 var (
+	gcpTools  = regexp.MustCompile(`(^|[\s;&|(])(gcloud|gsutil|bq)\s`)
 	gcpExport = regexp.MustCompile(`^export (GOOGLE_APPLICATION_CREDENTIALS|GOOGLE_CREDENTIALS|CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE)=\S+$`)
 	removal   = regexp.MustCompile(`^rm (-f )?\S+$`)
 )
@@ -320,6 +336,7 @@ func azureCommands(give string) []string {
 	return []string{
 		"unset ARM_CLIENT_SECRET AZURE_CLIENT_SECRET",
 		`AZURE_FEDERATED_TOKEN_FILE="$(mktemp)"`,
+		`trap 'rm -f "$AZURE_FEDERATED_TOKEN_FILE"' EXIT`,
 		give + ` > "$AZURE_FEDERATED_TOKEN_FILE"`,
 		`export AZURE_FEDERATED_TOKEN_FILE ARM_USE_OIDC=true ARM_OIDC_TOKEN_FILE_PATH="$AZURE_FEDERATED_TOKEN_FILE"`,
 	}

@@ -100,6 +100,8 @@ func (d *draft) settingSteps() {
 			s.Command = "gh variable set " + name + " --repo " + sh(d.item.Repository)
 		case inventory.GitLab:
 			s.Command = "glab variable set " + name + " --repo " + sh(d.item.Repository)
+		case inventory.Jenkins:
+			s.Do = "Set " + name + " among the global properties of Jenkins (Manage Jenkins, System): " + d.settings[name] + "."
 		case inventory.Tekton, inventory.Argo:
 			s.Do = "Set " + name + " in the ConfigMap proviso of the pipelines' namespace: " + d.settings[name] + "."
 			s.Command = `kubectl patch configmap proviso --type=merge --patch='{"data": {"` + name + `": "VALUE"}}'`
@@ -117,6 +119,9 @@ func (d *draft) jenkinsCredential() Step {
 	kind, id, audience := "OpenID Connect id token", "proviso", "the URL of Proviso"
 	if !d.asks {
 		kind, id, audience = "OpenID Connect id token as file", d.jenkinsToken(), d.targetAudience()
+	}
+	if !d.asks && d.method.name == "gcp" { // what a provider of Google's takes where nothing else is written
+		audience = "https://iam.googleapis.com/ and the provider's full name"
 	}
 	return Step{Do: "Add a credential of the kind " + kind + " (plugin OpenID Connect Provider) to the controller or to the folder, with the id " + id + " and the audience " + audience + "."}
 }
@@ -184,8 +189,16 @@ func (d *draft) platformDeletion() (out []Step) {
 		}
 	}
 	for _, n := range d.item.Secrets {
-		if !variableName.MatchString(n) {
+		if strings.HasPrefix(n, "context:") || strings.HasPrefix(n, "group:") {
 			out = append(out, Step{Do: "Remove the value from the set " + oneLine(n) + " in the platform's settings."})
+			continue
+		}
+		switch {
+		case d.item.CI == inventory.Jenkins:
+			out = append(out, Step{Do: "Delete the credential " + oneLine(n) + " of the controller or the folder (Manage Jenkins, Credentials)."})
+			continue
+		case !variableName.MatchString(n) && !cluster(d.item.CI) && d.item.CI != inventory.Azure:
+			out = append(out, Step{Do: "Delete " + oneLine(n) + " in the platform's settings."})
 			continue
 		}
 		switch d.item.CI {
@@ -206,9 +219,9 @@ func (d *draft) platformDeletion() (out []Step) {
 		case inventory.Bitbucket:
 			out = append(out, Step{Do: "Delete " + n + " in Repository, Deployment or Workspace variables."})
 		case inventory.Azure:
-			out = append(out, Step{Do: "Delete " + n + " in the pipeline's variables or its variable group (az pipelines variable-group variable delete)."})
+			out = append(out, Step{Do: "Delete " + oneLine(n) + " in the pipeline's variables or its variable group (az pipelines variable-group variable delete)."})
 		case inventory.Tekton, inventory.Argo:
-			out = append(out, Step{Do: "Delete the Kubernetes secret that holds " + n + " (kubectl delete secret)."})
+			out = append(out, Step{Do: "Delete the Kubernetes secret that holds " + oneLine(n) + " (kubectl delete secret)."})
 		default:
 			out = append(out, Step{Do: "Delete " + n + " in the platform's settings."})
 		}
