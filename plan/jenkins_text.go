@@ -149,6 +149,39 @@ func (s *shellStrings) line(i int, shell string) string {
 
 var heredoc = regexp.MustCompile(`<<-?\s*(['"\\]?)([A-Za-z_]\w*)`)
 
+// quoting follows what quotes of a shell a place stands in.
+type quoting struct {
+	quote, last         rune
+	outer               []rune // the quotes around each bracket that is open: $( begins anew in them
+	skip, word, comment bool   // the next character is escaped, a word begins, the line is over
+}
+
+func (q *quoting) line() { q.skip, q.word, q.comment, q.last = false, true, false, 0 }
+
+func (q *quoting) next(r rune) {
+	switch {
+	case q.comment:
+	case q.skip:
+		q.skip = false
+	case r == '\\' && q.quote != '\'':
+		q.skip = true
+	case q.quote != '\'' && r == '(' && (q.last == '$' || q.quote == 0):
+		q.outer, q.quote = append(q.outer, q.quote), 0
+	case q.quote == 0 && r == ')' && len(q.outer) > 0:
+		q.outer, q.quote = q.outer[:len(q.outer)-1], q.outer[len(q.outer)-1]
+	case q.quote != 0:
+		if r == q.quote {
+			q.quote = 0
+		}
+	case r == '\'' || r == '"':
+		q.quote = r
+	case r == '#' && q.word:
+		q.comment = true
+	}
+	q.last = r
+	q.word = strings.ContainsRune(" \t;(", r)
+}
+
 // release lets the shell read the variables that Groovy has put in so far. Within
 // a shell's single quotes they are text, so the quotes close around each.
 func (s *shellStrings) release(names []string) (*shellStrings, error) {
@@ -157,76 +190,50 @@ func (s *shellStrings) release(names []string) (*shellStrings, error) {
 	}
 	out := *s
 	out.shell, out.written = nil, nil
-	var quote, last rune
-	var outer []rune // the quotes around each bracket that is open: $( begins anew in them
-	until, quotedDoc := "", false
+	var q quoting
+	until, literally := "", false // of a here-document
 	for i, line := range s.shell {
 		var b strings.Builder
-		here := until != ""
-		word, skip := true, false // a word begins here; the next character is escaped
-		comment := false
-		runes := []rune(line)
+		q.line()
+		here, runes := until != "", []rune(line)
 		for k := 0; k < len(runes); k++ {
 			r := runes[k]
-			if int(r) >= firstMark && int(r-firstMark) < len(s.marks) {
-				name, err := released(s.marks[r-firstMark], names)
-				switch {
-				case err != nil:
-					return nil, err
-				case name == "":
-					b.WriteRune(r)
-				case here && quotedDoc:
-					return nil, fmt.Errorf("a here-document with a quoted end holds the value, and no shell puts one in there")
-				case here || quote == '"':
-					b.WriteString("${" + name + "}")
-				case quote == '\'':
-					if k > 0 && runes[k-1] == '\'' { // the quotes have just begun
-						trim := strings.TrimSuffix(b.String(), "'")
-						b.Reset()
-						b.WriteString(trim)
-					} else {
-						b.WriteByte('\'')
-					}
-					b.WriteString(`"${` + name + `}"`)
-					if k+1 < len(runes) && runes[k+1] == '\'' { // and end here
-						k, quote = k+1, 0
-					} else {
-						b.WriteByte('\'')
-					}
-				default:
-					b.WriteString(`"${` + name + `}"`)
+			if int(r) < firstMark || int(r-firstMark) >= len(s.marks) {
+				b.WriteRune(r)
+				if !here {
+					q.next(r)
 				}
-				word, skip = false, false
 				continue
 			}
-			b.WriteRune(r)
+			q.word, q.skip = false, false
+			name, err := released(s.marks[r-firstMark], names)
 			switch {
-			case here || comment:
-			case skip:
-				skip = false
-			case r == '\\' && quote != '\'':
-				skip = true
-			case quote != '\'' && r == '(' && (last == '$' || quote == 0):
-				outer, quote = append(outer, quote), 0
-			case quote == 0 && r == ')' && len(outer) > 0:
-				outer, quote = outer[:len(outer)-1], outer[len(outer)-1]
-			case quote != 0:
-				if r == quote {
-					quote = 0
+			case err != nil:
+				return nil, err
+			case name == "":
+				b.WriteRune(r)
+			case here && literally:
+				return nil, fmt.Errorf("a here-document with a quoted end holds the value, and no shell puts one in there")
+			case here || q.quote == '"':
+				b.WriteString("${" + name + "}")
+			case q.quote == 0:
+				b.WriteString(`"${` + name + `}"`)
+			default:
+				before, began := strings.CutSuffix(b.String(), "'")
+				b.Reset()
+				b.WriteString(before + map[bool]string{false: "'"}[began && runes[k-1] == '\''] + `"${` + name + `}"`)
+				if k+1 < len(runes) && runes[k+1] == '\'' { // the quotes end here
+					k, q.quote = k+1, 0
+				} else {
+					b.WriteByte('\'')
 				}
-			case r == '\'' || r == '"':
-				quote = r
-			case r == '#' && word:
-				comment = true
 			}
-			last = r
-			word = r == ' ' || r == '\t' || r == ';' || r == '('
 		}
 		switch m := heredoc.FindStringSubmatch(line); {
 		case here && strings.TrimSpace(line) == until:
 			until = ""
-		case !here && !comment && m != nil && !strings.Contains(line, "<<<"):
-			until, quotedDoc = m[2], m[1] != ""
+		case !here && !q.comment && m != nil && !strings.Contains(line, "<<<"):
+			until, literally = m[2], m[1] != ""
 		}
 		out.shell = append(out.shell, b.String())
 		out.written = append(out.written, s.line(i, b.String()))
