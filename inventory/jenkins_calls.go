@@ -51,6 +51,10 @@ func jkStage(f *jkFile, c *gCall, ctx jkCtx) {
 		ctx.job = firstOf(append(slices.Clone(f.consts[name.ident]), name.ident)...)
 	}
 	ctx.inStage = true
+	ctx.uses = nil
+	if slices.ContainsFunc(c.body, func(b *gCall) bool { return b.name == "environment" }) {
+		ctx.uses = f.usesIn(c.body) // other stages may use the same names for something else
+	}
 	ctx = f.when(c.body, ctx)
 	f.block(c.body, ctx)
 }
@@ -151,16 +155,22 @@ func jkEnvBlock(f *jkFile, c *gCall, ctx jkCtx) {
 			f.block(v.calls(), ctx)
 			continue
 		}
-		u := f.names[b.assign]
-		if alt := f.names[b.assign+"_PSW"]; alt.known() {
-			u = alt.or(u)
+		uses := ctx.uses
+		if uses == nil {
+			uses = f.names
+		}
+		u := uses[b.assign]
+		for _, half := range []string{"_USR", "_PSW"} {
+			if alt := uses[b.assign+half]; alt.known() {
+				u = alt.or(u)
+			}
 		}
 		named := envUse(b.assign)
 		if !named.known() {
 			u = u.or(use{nature: named.nature})
 		}
 		u.nature = firstNature(natureOf(b.assign), u.nature)
-		if f.names[b.assign+"_PSW"].known() {
+		if strings.Contains(f.r.src.text, b.assign+"_PSW") {
 			u.nature = NatureCredential
 		}
 		f.bound = true
@@ -194,10 +204,36 @@ func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
 			x.nature = n
 		}
 		if !x.known() {
-			x.res = envUse(name).res // nothing but its name tells what it is for
+			if x.res = envUse(name).res; x.res.Kind == "" { // nothing but its name tells what it is for
+				x.res, _ = fileResource(name, "")
+			}
 		}
+		x.res = f.filled(x.res)
 		f.r.static(ctx.place(), line, name, x, via)
 	}
+}
+
+// filled puts what the file says of names into the name of a resource.
+func (f *jkFile) filled(res Resource) Resource {
+	if !strings.Contains(res.Name, "$") {
+		return res
+	}
+	name := gHole.ReplaceAllStringFunc(res.Name, func(hole string) string {
+		if known := f.expand(hole); len(known) == 1 && known[0] != "" {
+			return known[0]
+		}
+		return hole
+	})
+	switch {
+	case name == res.Name:
+	case res.Kind == "http/api":
+		return hostResource(name)
+	case res.Kind == "registry/container":
+		return imageRegistry(name)
+	default:
+		res.Name = name
+	}
+	return res
 }
 
 // jkCredentials reads a credentials('id') outside of an environment block.
@@ -340,7 +376,7 @@ func jkLibrary(f *jkFile, c *gCall, ctx jkCtx) {
 }
 
 // jkIDKey matches arguments of any step that name a credential.
-var jkIDKey = regexp.MustCompile(`(?i)^([a-z]*credentials?ids?|[a-z]+cred|[a-z]*credentials|credential|sshkeyid|signingcredentials?)$`)
+var jkIDKey = regexp.MustCompile(`(?i)^([a-z]*credentials?ids?|[a-z]+cred|[a-z]*credentials?|sshkeyid|signingcredentials?)$`)
 
 // arguments looks for credential ids among the arguments of any call: git, checkout, library steps, agents.
 func (f *jkFile) arguments(c *gCall, ctx jkCtx) {

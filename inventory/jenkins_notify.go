@@ -79,12 +79,15 @@ func (r *reader) above(name string) string {
 	}
 }
 
+// dockerSocket is what the socket of the container engine opens.
+var dockerSocket = use{res: Resource{"runner/host", "docker socket"}}
+
 // socket records the socket of the container engine, where arguments of a
 // container hand it over: who has it can do what the machine can.
 func (f *jkFile) socket(args []gArg, ctx jkCtx, depth int) {
 	for _, a := range args {
 		if at := strings.Index(a.val.str, "/docker.sock"); a.val.isStr && at >= 0 {
-			f.r.ambient(ctx.place(), a.val.line+strings.Count(a.val.str[:at], "\n"), "docker.sock", use{res: Resource{"runner/host", "docker socket"}}, "volumes")
+			f.r.ambient(ctx.place(), a.val.line+strings.Count(a.val.str[:at], "\n"), "docker.sock", dockerSocket, "volumes")
 			return
 		}
 		if depth < 6 {

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -124,8 +125,8 @@ func (f *jkFile) settle() {
 		taken[f.r.paths[i].Credential.Name] = true
 	}
 	for _, p := range f.pending {
-		ids := f.ids(p.id)
-		if len(ids) == 0 && jkKept[p.key] {
+		ids := slices.DeleteFunc(slices.Clone(f.ids(p.id)), func(s string) bool { return s == "" })
+		if len(ids) == 0 && (jkKept[p.key] || p.id.gstr) {
 			f.secret(p.id, p.line, p.ctx, use{nature: NatureCredential}, p.key)
 		}
 		for _, id := range ids {

@@ -58,6 +58,8 @@ type jkCtx struct {
 	runner      Runner
 	// covered is set inside of a block that brings credentials of its own.
 	covered bool
+	// uses says what the scripts of the stage do with variables; nil when the stage sets none.
+	uses map[string]use
 }
 
 func readJenkins(r *reader) {

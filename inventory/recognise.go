@@ -84,7 +84,7 @@ func recognise(p, text string) CI {
 	}
 	low := strings.ToLower(p)
 	if ci == Jenkins {
-		if isJenkins(text, inDir(low, "vars")) {
+		if isJenkins(text, inDir(low, "vars") || strings.Contains(low, "pipeline") && strings.Contains(text, "redential")) {
 			return Jenkins
 		}
 		return ""
