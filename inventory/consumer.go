@@ -15,6 +15,8 @@ type use struct {
 	res    Resource
 	nature Nature // "" when the consumer does not tell
 	via    string
+	// guess: the resource is that of the tool as a whole; a value whose own name tells another is not for it.
+	guess bool
 	// sure: the place itself takes only a credential, whatever the variable in it is called.
 	sure bool
 }
@@ -117,7 +119,9 @@ func natureOf(name string) Nature {
 		return NatureIdentifier
 	case last == "KEY" && prev == "PUBLIC", last == "KEYS" && prev == "PUBLIC", last == "PUB", last == "HOSTS":
 		return NatureIdentifier
-	case last == "URL" || last == "URI" || last == "DSN":
+	case last == "DSN":
+		return NatureCredential
+	case last == "URL" || last == "URI":
 		if slices.Contains(tok, "WEBHOOK") || slices.ContainsFunc(tok, isDatabaseWord) || slices.Contains(tok, "SAS") || slices.Contains(tok, "CONNECTION") {
 			return NatureCredential
 		}
@@ -168,6 +172,12 @@ func withoutStage(tok []string) []string {
 		}
 	}
 	return tok[:min(len(tok), 1)]
+}
+
+// accessKeyID reports whether a name is that of the public half of a cloud's key, which comes and goes with its secret.
+func accessKeyID(name string) bool {
+	tok := nameTokens(name)
+	return len(tok) > 2 && tok[len(tok)-1] == "ID" && tok[len(tok)-2] == "KEY" && slices.Contains(tok, "ACCESS")
 }
 
 // storedNature is natureOf for what a secrets manager holds: a whole
@@ -280,6 +290,7 @@ var hostKinds = []struct {
 	{suffix: ".jfrog.io", kind: "registry/artifactory"},
 	{suffix: "\x00", part: "artifactory", kind: "registry/artifactory"},
 	{suffix: "\x00", part: "nexus", kind: "registry/nexus"},
+	{suffix: "\x00", part: "/_matrix/client/", kind: "notify/chat"},
 	{suffix: "\x00", part: "/api/v1/repos/", kind: "vcs/forgejo"},
 	{suffix: "\x00", part: "/api/v4/projects/", kind: "vcs/gitlab"},
 	{suffix: "hooks.slack.com", kind: "notify/slack"},

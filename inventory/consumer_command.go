@@ -254,11 +254,16 @@ func fileResource(path, text string) (Resource, bool) {
 		return Resource{"registry/maven", ""}, true
 	case strings.Contains(p, ".terraformrc"):
 		return Resource{"iac/terraform-cloud", "app.terraform.io"}, true
-	case strings.Contains(p, "cargo/credentials"):
+	case strings.Contains(p, "cargo/credentials"), strings.Contains(strings.NewReplacer("{", "", "}", "").Replace(p), "$cargo_home/credentials"):
+		if m := cargoRegistry.FindStringSubmatch(text); m != nil {
+			return Resource{"registry/cargo", m[1]}, true
+		}
 		return Resource{"registry/crates.io", "crates.io"}, true
 	}
 	return Resource{}, false
 }
+
+var cargoRegistry = regexp.MustCompile(`\[registries\.([\w-]+)\]`)
 
 var npmHost = regexp.MustCompile(`//([^/\s]+)/[^\s]*:?_?(authToken|auth|password)`)
 

@@ -32,6 +32,8 @@ func readCurl(c *command, x *consumption) {
 				host, _, _ := strings.Cut(w, "/")
 				if r, ok := platformHost(host); ok {
 					res = r
+				} else if r := hostResource("https://" + w); r.Kind != "http/api" {
+					res = r // the path tells what the host doesn't
 				}
 			}
 		}

@@ -328,6 +328,7 @@ var envPatterns = []struct {
 	{[]string{"SONATYPE"}, use{res: Resource{"registry/maven", "central.sonatype.com"}}},
 	{[]string{"OSSRH"}, use{res: Resource{"registry/maven", "oss.sonatype.org"}}},
 	{[]string{"MAVEN", "CENTRAL"}, use{res: Resource{"registry/maven", "central.sonatype.com"}}},
+	{[]string{"AUR"}, use{res: Resource{"registry/aur", "aur.archlinux.org"}}},
 	{[]string{"GPG"}, use{res: Resource{"signing/gpg", ""}}},
 	{[]string{"PGP"}, use{res: Resource{"signing/gpg", ""}}},
 	{[]string{"COSIGN"}, use{res: Resource{"signing/sigstore", ""}}},

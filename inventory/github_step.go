@@ -112,8 +112,9 @@ func (j *ghJob) envUse(s *ghStep, name string) use {
 	} else if s == nil {
 		best = j.usesOf[name]
 	}
-	if s != nil && s.row != nil && s.row.known && !u.known() {
+	if s != nil && s.row != nil && s.row.known && !u.known() && !best.known() {
 		best = best.or(use{res: s.row.res})
+		best.guess = true
 	}
 	if u.nature != "" && best.nature == "" {
 		best.nature = u.nature
@@ -253,6 +254,9 @@ func (j *ghJob) refs(s *ghStep, n *node, via string, u use, bare bool) {
 			if n := natureOf(ref.name); n != "" && (len(refs) > 1 || !strings.HasPrefix(strings.TrimSpace(leaf.Value), "${{") || !strings.HasSuffix(strings.TrimSpace(leaf.Value), "}}")) {
 				x.nature = n // a part of the value: its own name says more than the place of the whole
 			}
+			if x.nature == NatureIdentifier && accessKeyID(ref.name) {
+				x.nature = NatureCredential // a registry's user name that is half of a key
+			}
 			j.ref(s, ref, j.w.r.lineOf(leaf, ref.offset, ref.name), via, x)
 		}
 	})
@@ -266,10 +270,8 @@ func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
 		if u.nature == "" {
 			u.nature = natureOf(ref.name)
 		}
-		if !u.known() {
-			if guess, ok := envNames[strings.ToUpper(ref.name)]; ok && u.res.Name == "" {
-				u.res = guess.res
-			}
+		if named := envUse(ref.name); named.known() && (u.guess && family(named.res.Kind) != family(u.res.Kind) || !u.known() && u.res.Name == "") {
+			u.res = named.res
 		}
 		r.static(j.placeFor(StaticSecret, s), line, ref.name, u, via)
 	case refAll:
@@ -278,7 +280,7 @@ func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
 		r.static(j.placeFor(StaticSecret, s), line, unknown, u, via)
 		r.open(j.at, line, "secret name", "secrets[...]", "the name of the secret is computed at run time")
 	case refToken:
-		if !u.known() {
+		if !u.known() || u.res.Kind == "vcs/git" {
 			u.res = j.forge()
 		}
 		p := r.platform(j.placeFor(PlatformToken, s), line, tokenName, u, via)

@@ -198,6 +198,15 @@ func (k *k8s) scripts(n *node) []string {
 func (k *k8s) actors(n *node, at place) {
 	for _, text := range k.scripts(n) {
 		facts := readScript(text, nil)
+		for _, v := range facts.fetched {
+			k.r.add(at, n.Line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, v.purpose(), "script")
+			if v.family == "aws" || v.family == "gcp" || v.family == "azure" {
+				k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: v.res}, "script")
+			}
+		}
+		for _, h := range facts.held {
+			k.r.held(at, n.Line, h, "script")
+		}
 		for _, x := range facts.exchanges {
 			if x.res.Kind == "broker/proviso" {
 				k.r.federated(at, n.Line, "oidc:kubernetes", use{res: x.res}, x.via)

@@ -136,6 +136,14 @@ func (f *agFile) template(t *node, job string) {
 			f.artifact(a, f.at(job, ""))
 		}
 	}
+	for group := range r.items(r.get(t, "steps")) {
+		for s := range r.items(group) {
+			f.handed(k, s, job)
+		}
+	}
+	for s := range r.items(r.at(t, "dag", "tasks")) {
+		f.handed(k, s, job)
+	}
 	if res := r.get(t, "resource"); res != nil {
 		r.ambient(f.at(job, ""), res.Line, firstOf(f.account, "service account"), use{res: Resource{"k8s/cluster", "this cluster"}}, "resource: "+r.str(r.get(res, "action")))
 	}
@@ -147,6 +155,20 @@ func (f *agFile) template(t *node, job string) {
 		}
 	}
 	f.account = account
+}
+
+// handed records secrets that a step names for a template which is defined elsewhere.
+func (f *agFile) handed(k *k8s, step *node, job string) {
+	r := f.r
+	if r.get(step, "templateRef") == nil {
+		return
+	}
+	for p := range r.items(r.at(step, "arguments", "parameters")) {
+		name, v := r.str(r.get(p, "name")), r.get(p, "value")
+		if text := f.text(r.str(v)); tkSecretParam.MatchString(name) && text != "" && !strings.ContainsAny(text, " {/\n") {
+			k.secret(f.at(job, ""), v.Line, text, use{res: envUse(strings.ReplaceAll(name, "-", "_")).res}, "parameter: "+name)
+		}
+	}
 }
 
 // agSecretKeys are the keys of artifacts that select a secret.

@@ -219,6 +219,9 @@ func (f *gbFile) step(n *node, i int) {
 			r.ambient(at, line, f.account, use{res: a.res}, a.via)
 		}
 	}
+	if m := kmsFiles.FindStringSubmatch(strings.ReplaceAll(text, "'", "")); m != nil {
+		f.decrypted(at, n, script, m[1], m[2])
+	}
 	for _, v := range facts.fetched {
 		line := r.scriptLine(script, v.line, v.name)
 		r.ambient(at, line, f.account, use{res: v.res}, "script")
@@ -239,6 +242,23 @@ func (f *gbFile) step(n *node, i int) {
 		}
 		r.ambient(at, n.Line, f.account, use{res: res}, image)
 	}
+}
+
+// kmsFiles matches what a step opens with a key of Cloud KMS: a file of the source that is a secret once it is open.
+var kmsFiles = regexp.MustCompile(`kms decrypt.*--ciphertext-file[= ](\S+).*--plaintext-file[= ](\S+)`)
+
+// decrypted records it; the name of the plain file tells what it is for.
+func (f *gbFile) decrypted(at place, n, script *node, sealed, plain string) {
+	name := sealed[strings.LastIndexByte(sealed, '/')+1:]
+	u := use{nature: NatureCredential}
+	if res, ok := fileResource(plain, ""); ok {
+		u.res = res
+	}
+	line := n.Line
+	if script != nil {
+		line = f.r.lineOf(script, -1, sealed)
+	}
+	f.r.add(at, line, Credential{Kind: StaticSecret, Name: name, Nature: NatureCredential, Source: "cloud-kms"}, u, "kms decrypt")
 }
 
 // namesFetched reports whether a variable holds the name of a secret that is read, not its value.
@@ -308,6 +328,9 @@ func (f *gbFile) commandOf(n *node, image string) (text string, at *node) {
 			}
 		}
 		return strings.ReplaceAll(last, "$$", "$"), at
+	}
+	if len(words) > 1 && words[0] == base {
+		words = words[1:] // an image without an entrypoint of its own is told the tool
 	}
 	var b strings.Builder
 	b.WriteString(base)

@@ -74,6 +74,7 @@ func tkDocument(r *reader, d *node, kinds *tkKinds) {
 		} else {
 			f.runWorkspaces(r.get(spec, "workspaces"), nil, name)
 			if ref := r.get(spec, "pipelineRef"); ref != nil {
+				f.secretParams(r.get(spec, "params"), name, "value", true)
 				r.open(f.at(name, ""), ref.Line, "pipeline", tkRefName(r, ref), "the pipeline is defined in another manifest")
 			}
 		}
@@ -194,7 +195,7 @@ func (f *tkFile) pipeline(spec, workspaces *node, name string) {
 				ws := firstOf(r.str(r.get(w, "workspace")), r.str(r.get(w, "name")))
 				used[ws] = append(used[ws], job)
 			}
-			f.secretParams(r.get(t, "params"), job, "value")
+			f.secretParams(r.get(t, "params"), job, "value", f.specOf(t) == nil)
 			if ts := r.get(t, "taskSpec"); ts != nil {
 				inner := &tkFile{r: r, params: cloneMap(f.params), reach: f.reach, kinds: f.kinds, runner: f.runner}
 				inner.bind(r.get(t, "params"))
@@ -205,7 +206,7 @@ func (f *tkFile) pipeline(spec, workspaces *node, name string) {
 		}
 	}
 	f.runWorkspaces(workspaces, used, name)
-	f.secretParams(r.get(spec, "params"), name, "default")
+	f.secretParams(r.get(spec, "params"), name, "default", false)
 }
 
 func cloneMap(m map[string]string) map[string]string {
@@ -344,18 +345,22 @@ func workspaceUse(name string) use {
 // tkSecretParam matches parameters that hold the name of a secret.
 var tkSecretParam = regexp.MustCompile(`(?i)(secret[-_]?name|[-_]secret$|^secret$|credentials?$|_SECRET_NAME$|secret-ref|^secret-?key-?ref$)`)
 
-// secretParams records parameters whose value or default names a secret.
-func (f *tkFile) secretParams(params *node, job, key string) {
+// secretParams records parameters whose value or default names a secret. What
+// takes them may be elsewhere: then nothing of this file shows the use.
+func (f *tkFile) secretParams(params *node, job, key string, elsewhere bool) {
 	r := f.r
 	k := f.pod(job, nil)
 	for p := range r.items(params) {
 		name := r.str(r.get(p, "name"))
 		v := r.get(p, key)
 		text := r.str(v)
+		if strings.Contains(text, "git_auth_secret") {
+			text = "git_auth_secret"
+		}
 		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.HasSuffix(strings.ToLower(name), "key") {
 			continue
 		}
-		if f.recorded(text) {
+		if !elsewhere && f.recorded(text) {
 			continue // a task of this file uses it: that is the path
 		}
 		k.secret(f.at(job, ""), v.Line, text, use{res: envUse(strings.ReplaceAll(name, "-", "_")).res}, "param: "+name)
@@ -420,5 +425,5 @@ func (f *tkFile) unusedParams(spec *node, job string) {
 			return
 		}
 	}
-	f.secretParams(r.get(spec, "params"), job, "default")
+	f.secretParams(r.get(spec, "params"), job, "default", false)
 }

@@ -74,7 +74,10 @@ func (w *ghWorkflow) workflowRun(n *node) openness {
 }
 
 // guardWords make a needed job or a step a check of who started the run.
-var guardWords = regexp.MustCompile(`(?i)check-run|authori[sz]e|check-perm|permission-check|check-user-permission|check-actor|repo-permission|is-?org-?member|check-membership|safe-to-test|is-collaborator`)
+var guardWords = regexp.MustCompile(`(?i)check[-_]run|authori[sz]e|check[-_]perm|permission[-_]check|check[-_]user[-_]permission|check[-_]actor|repo[-_]permission|is[-_]?org[-_]?member|check[-_]membership|safe[-_]to[-_]test|is[-_]collaborator`)
+
+// guardOutput matches outputs of a job or a step that say whether who started the run may.
+var guardOutput = regexp.MustCompile(`(?i)^(needs|steps)\..*\.outputs\.[\w-]*(maintainer|member|collaborator|authori[sz]ed|trusted|permission|permitted|has[-_]?access|is[-_]?allowed)[\w-]*$`)
 
 // outsiderNames gives what an outsider's run has in the names that guards look at.
 func (w *ghWorkflow) outsiderNames(event string) lookup {
@@ -122,6 +125,11 @@ func outsiderHook(event string) func(*expr) truth {
 			for _, p := range []string{l, r} {
 				if outsiderDiffers(p, event) {
 					return truthOf(e.op == opNe)
+				}
+			}
+			for i, p := range []string{l, r} {
+				if asked := e.args[1-i]; guardOutput.MatchString(p) && asked.op == opString && event != "workflow_call" {
+					return truthOf((strings.EqualFold(asked.name, "true")) != (e.op == opEq))
 				}
 			}
 		case opCall:
@@ -277,12 +285,30 @@ func (w *ghWorkflow) jobExposure(id string, depth int) exposure {
 				continue
 			}
 			n := w.jobExposure(need, depth+1)
+			if asks(cond, need) {
+				x.events = intersect(x.events, n.events) // its condition says for whom
+				x.outside = x.outside || n.outside
+				continue
+			}
 			x.outside = x.outside || n.outside || guardWords.MatchString(need) || guardWords.MatchString(path.Base(w.r.str(w.r.get(w.byID[need], "uses"))))
 			x.events = intersect(x.events, n.events)
 		}
 	}
 	w.exposures[id] = x
 	return x
+}
+
+// asks reports whether a condition looks at what a guard said.
+func asks(cond *expr, need string) bool {
+	found := false
+	cond.each(func(x *expr) bool {
+		if x.op == opProp || x.op == opIndex {
+			p := x.path()
+			found = found || strings.HasPrefix(p, "needs."+need+".") && guardOutput.MatchString(p)
+		}
+		return true
+	})
+	return found
 }
 
 // intersect keeps the events that both have, with the smaller openness.
