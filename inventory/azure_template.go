@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -108,6 +109,9 @@ func (f *azFile) extends(ext *node, c azCtx) {
 		f.templateInputs(sdl, top.at(""), name)
 	}
 	f.nested(params, c, 0)
+	if !slices.ContainsFunc(f.r.paths, func(p Path) bool { return p.Credential.Kind == Ambient }) {
+		f.pool(c.pool, &top) // jobs that templates bring run there
+	}
 	if len(f.r.paths) == 0 && len(c.groups) > 0 {
 		f.groupPaths(top)
 	}

@@ -28,7 +28,11 @@ func (f *ccFile) job(c *ccCall, owner, def *node, outer ccParams) {
 	params := f.bind(def, c.node, outer)
 	j := &ccJob{f: f, call: c, owner: owner, at: place{job: c.name, reach: c.reach}, identity: make(map[string]Kind)}
 	j.scope = &scope{r: r, place: j.place, alias: make(map[string][]string), predefined: ccPredefined, special: j.special, actor: j.actor, exchange: j.exchange, via: "run"}
-	j.readContexts(c.node, params)
+	if c.lent {
+		j.contexts = r.get(c.node, "context") != nil
+	} else {
+		j.readContexts(c.node, params)
+	}
 	j.machine(def, params)
 	for _, p := range f.eachExecutor(r.get(def, "executor"), c.node, params) {
 		exec := f.executor(r.get(def, "executor"), owner, p)
@@ -39,7 +43,9 @@ func (f *ccFile) job(c *ccCall, owner, def *node, outer ccParams) {
 	for _, key := range []string{"pre-steps", "steps", "post-steps"} {
 		from := def
 		if key != "steps" {
-			from = c.node
+			if from = c.node; c.lent {
+				continue
+			}
 		}
 		j.steps(r.get(from, key), params)
 	}

@@ -135,13 +135,13 @@ func natureOf(name string) Nature {
 		return NatureIdentifier
 	}
 	for i, t := range tok {
-		if secretWords[t] {
+		if secretWords[t] && !(t == "SECRET" && i+1 < len(tok) && tok[i+1] == "STORAGE") {
 			return NatureCredential
 		}
 		if (t == "KEY" || t == "KEYS") && i > 0 && !notSecretKey[tok[i-1]] && !(i+1 < len(tok) && tok[i+1] == "VAULT") {
 			return NatureCredential
 		}
-		if t == "CONNECTION" && i+1 < len(tok) && tok[i+1] == "STRING" || t == "CERT" || t == "CERTIFICATE" || t == "AUTH" {
+		if t == "CONNECTION" && i+1 < len(tok) && tok[i+1] == "STRING" || (t == "CERT" || t == "CERTIFICATE" || t == "AUTH") && !(i > 0 && checkWords[tok[i-1]]) {
 			return NatureCredential
 		}
 	}
@@ -158,6 +158,9 @@ func natureOf(name string) Nature {
 	}
 	return ""
 }
+
+// checkWords are words that make the CERT behind them a question whether to look at it.
+var checkWords = set("VALIDATE", "VERIFY", "CHECK", "IGNORE", "SKIP", "REQUIRE", "TRUST")
 
 // stageTails are last words of names that tell one value from its like in another environment: DATABASE_URL_PROD.
 var stageTails = set("PROD", "PRODUCTION", "PRD", "PREPROD", "LIVE", "DEV", "DEVELOP", "DEVELOPMENT", "STAGE", "STAGING", "STG", "QA", "UAT", "INT", "SANDBOX", "CANARY", "BETA", "NIGHTLY", "DEMO")

@@ -312,6 +312,9 @@ func readCargo(c *command, x *consumption) {
 
 var mavenProperty = regexp.MustCompile(`maven|sonatype|ossrh|nexus|central|artifactory|bintray|repo`)
 
+// androidKey matches the properties by which Gradle gets the passwords of a keystore and of the key in it.
+var androidKey = regexp.MustCompile(`(^|[^a-z])(key|store|upload|release)_?(key|store)?_?(password|alias)$`)
+
 // readMaven reads properties that carry credentials.
 func readMaven(c *command, x *consumption) {
 	res := Resource{"registry/maven", ""}
@@ -320,7 +323,7 @@ func readMaven(c *command, x *consumption) {
 			continue
 		}
 		key, val, ok := strings.Cut(w[2:], "=")
-		if !ok {
+		if !ok || isFileName(val, strings.IndexByte(val, '$')) {
 			continue
 		}
 		r := envUse(key).res // a property is named for its consumer, if at all
@@ -334,6 +337,8 @@ func readMaven(c *command, x *consumption) {
 				x.secret(val, r.Kind, r.Name, c.name())
 				continue
 			}
+		case strings.Contains(low, "injected.signing"), androidKey.MatchString(low):
+			r = Resource{"signing/key", "keystore"}
 		case low == "gpg.keyname", low == "signing.keyid":
 			x.label(val, "signing/gpg", "", c.name()+" -D"+key)
 			continue

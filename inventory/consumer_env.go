@@ -452,6 +452,9 @@ func envUse(name string) use {
 	if strings.HasPrefix(upper, "CARGO_REGISTRIES_") && strings.HasSuffix(upper, "_TOKEN") {
 		return secretUse("registry/cargo", strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(upper, "CARGO_REGISTRIES_"), "_TOKEN")))
 	}
+	if u := connectionUse(upper); u.known() {
+		return u
+	}
 	tok := nameTokens(name)
 	if n := len(tok); n > 0 && (tok[n-1] == "ARN" || tok[n-1] == "ARNS") {
 		return labelUse("cloud/aws", "")
@@ -467,6 +470,23 @@ func envUse(name string) use {
 		}
 	}
 	return use{nature: natureOf(name)}
+}
+
+// connectionUse knows the variables by which .NET and Azure Functions take connection strings.
+func connectionUse(upper string) use {
+	for _, prefix := range []string{"CONNECTIONSTRINGS__", "SQLCONNSTR_", "SQLAZURECONNSTR_", "MYSQLCONNSTR_", "POSTGRESQLCONNSTR_"} {
+		if strings.HasPrefix(upper, prefix) {
+			return secretUse("database", "")
+		}
+	}
+	if rest, ok := strings.CutPrefix(upper, "AZUREWEBJOBS"); ok && !strings.HasPrefix(rest, "SECRET") {
+		for _, what := range []string{"STORAGE", "DASHBOARD", "EVENTHUB", "SERVICEBUS", "COSMOS"} {
+			if strings.Contains(rest, what) {
+				return secretUse("cloud/azure", "")
+			}
+		}
+	}
+	return use{}
 }
 
 // hasWords reports whether every word of want is in tok.

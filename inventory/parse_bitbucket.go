@@ -261,6 +261,9 @@ func (s *bbStep) fetch(v fetched, line int) {
 func (s *bbStep) special(name string, line int, u use) bool {
 	if name == "BITBUCKET_STEP_OIDC_TOKEN" {
 		s.used = true
+		if _, file := s.scope.alias["AWS_WEB_IDENTITY_TOKEN_FILE"]; file {
+			u = u.or(use{res: Resource{"cloud/aws", unknown}}) // every SDK of AWS takes it from the file
+		}
 		s.f.r.federated(s.at, line, "oidc:bitbucket", u.or(use{res: Resource{"oidc/issuer", unknown}}), s.scope.via)
 		return true
 	}
@@ -270,7 +273,7 @@ func (s *bbStep) special(name string, line int, u use) bool {
 // bbPredefined reports whether Bitbucket sets a variable by itself.
 func bbPredefined(name string) bool {
 	switch name {
-	case "BITBUCKET_APP_PASSWORD", "BITBUCKET_ACCESS_TOKEN", "BITBUCKET_TOKEN", "BITBUCKET_PASSWORD", "BITBUCKET_API_TOKEN", "BITBUCKET_SECRET", "BITBUCKET_CLIENT_SECRET":
+	case "BITBUCKET_USERNAME", "BITBUCKET_USER", "BITBUCKET_USER_EMAIL", "BITBUCKET_EMAIL", "BITBUCKET_APP_PASSWORD", "BITBUCKET_ACCESS_TOKEN", "BITBUCKET_TOKEN", "BITBUCKET_PASSWORD", "BITBUCKET_API_TOKEN", "BITBUCKET_SECRET", "BITBUCKET_CLIENT_SECRET":
 		return false
 	}
 	return strings.HasPrefix(name, "BITBUCKET_") && !looksSecret(name)

@@ -26,6 +26,7 @@ type ccFile struct {
 	inline   map[string]*node  // alias -> inline orb
 	opened   map[string]bool
 	pipeline map[string]string // defaults of the pipeline's parameters
+	beside   []string          // other files of the directory
 }
 
 func readCircleCI(r *reader, docs []*node) {
@@ -33,25 +34,31 @@ func readCircleCI(r *reader, docs []*node) {
 		if !r.isMap(root) {
 			continue
 		}
-		f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool), pipeline: make(map[string]string)}
+		f := newCircleCI(r, root)
 		r.version(r.get(root, "version"), "2", "2.0", "2.1")
-		for k, p := range r.pairs(r.get(root, "parameters")) {
-			if d := r.str(r.get(p, "default")); d != "" && !f.chosen(k.Value) {
-				f.pipeline[k.Value] = d
-			}
-		}
-		for k, v := range r.pairs(r.get(root, "orbs")) {
-			if r.isMap(v) {
-				f.inline[k.Value] = v
-			} else {
-				f.orbs[k.Value] = r.str(v)
-			}
-		}
 		if r.isTrue(r.get(root, "setup")) {
 			r.open(place{}, root.Line, "continuation", "setup: true", "the rest of the pipeline is chosen or generated at run time")
 		}
 		f.workflows()
 	}
+}
+
+// newCircleCI gives a configuration with its orbs and parameters.
+func newCircleCI(r *reader, root *node) *ccFile {
+	f := &ccFile{r: r, root: root, orbs: make(map[string]string), inline: make(map[string]*node), opened: make(map[string]bool), pipeline: make(map[string]string)}
+	for k, p := range r.pairs(r.get(root, "parameters")) {
+		if d := r.str(r.get(p, "default")); d != "" && !f.chosen(k.Value) {
+			f.pipeline[k.Value] = d
+		}
+	}
+	for k, v := range r.pairs(r.get(root, "orbs")) {
+		if r.isMap(v) {
+			f.inline[k.Value] = v
+		} else {
+			f.orbs[k.Value] = r.str(v)
+		}
+	}
+	return f
 }
 
 // chosen reports whether the file itself sets a parameter of the pipeline by
@@ -97,6 +104,8 @@ type ccCall struct {
 	reach        Reach
 	requires     []string
 	approval     bool
+	// lent is set when the job is another file's: what the invocation itself brings has been read.
+	lent bool
 }
 
 // workflow reads the invocations of one workflow: first who needs whom, for their reach, then the jobs.
@@ -137,6 +146,7 @@ func (f *ccFile) workflow(wf *node) {
 			f.job(c, owner, job, nil)
 		} else {
 			f.orbJob(c)
+			f.siblingJob(c)
 		}
 	}
 }

@@ -197,7 +197,7 @@ func contentCI(text, low string, hint CI) CI {
 		return GitHub
 	case o.top("runs") && o.below("using") && strings.Contains(text, "composite"):
 		return GitHub
-	case o.top("jobs", "workflows", "orbs", "commands") && (circleVersion(text) || hint == CircleCI && o.top("version")):
+	case o.top("jobs", "workflows", "orbs", "commands") && (circleVersion(text) || hint == CircleCI && (o.top("version") || o.top("workflows") && o.below("jobs"))):
 		return CircleCI
 	case o.top("pipelines") && o.below("step", "parallel", "stage") && o.below("default", "branches", "tags", "bookmarks", "custom", "pull-requests"):
 		return Bitbucket

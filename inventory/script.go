@@ -348,8 +348,12 @@ func (r *scriptReader) rest(c *command, tool use) {
 		if strings.IndexByte(w, '$') < 0 && strings.IndexByte(w, '%') < 0 {
 			continue
 		}
-		at := c.wordLine(i)
-		eachVar(w, func(name string, below int) { r.mention(name, at+below, tool, false) })
+		at, files := c.wordLine(i), fileNames(c, w)
+		eachVar(w, func(name string, below int) {
+			if !files[name] {
+				r.mention(name, at+below, tool, false)
+			}
+		})
 	}
 	eachVar(c.stdin, func(name string, below int) { r.mention(name, line+1+below, tool, false) })
 }

@@ -19,7 +19,9 @@ func shellVars(s string) []varRef {
 			i++
 		case '$':
 			if n, end := dollarVar(s, i); n != "" {
-				out = append(out, varRef{n, i})
+				if !isSwitch(s[end:]) {
+					out = append(out, varRef{n, i})
+				}
 				if s[i+1] != '{' {
 					i = end - 1
 				} else {
@@ -38,6 +40,18 @@ func shellVars(s string) []varRef {
 		}
 	}
 	return out
+}
+
+// isSwitch reports whether what follows the name of a variable is a default
+// that shows it to be a switch: ${VERIFY_CERT:-false}.
+func isSwitch(rest string) bool {
+	for _, op := range []string{":-", "-", ":=", "="} {
+		if word, ok := strings.CutPrefix(rest, op); ok {
+			word, _, ok = strings.Cut(word, "}")
+			return ok && (strings.EqualFold(word, "true") || strings.EqualFold(word, "false"))
+		}
+	}
+	return false
 }
 
 // dollarVar reads the variable at s[i] == '$'; end is behind its name or closing brace.
