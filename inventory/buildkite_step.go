@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -65,11 +66,31 @@ func (s *bkStep) pluginVars(name string, cfg *node, row *consumerRow) {
 			s.scope.via = name + ": " + key
 			s.scope.variable(ref.name, leaf.Line, use{nature: natureOf(key)}, natureOf(key) == NatureCredential, false)
 		}
-		if (strings.HasSuffix(key, "-env") || strings.HasSuffix(key, "_env") || strings.HasSuffix(key, "env-name")) && isVariableName(leaf.Value) && looksSecret(leaf.Value) {
+		if bkNamesVariable.MatchString(key) && isVariableName(leaf.Value) && looksSecret(leaf.Value) {
 			s.f.r.static(s.at, leaf.Line, leaf.Value, envUse(leaf.Value), name+": "+key)
 		}
 	})
 	s.scope.via = "command"
+}
+
+// bkNamesVariable matches keys whose value is the name of a variable.
+var bkNamesVariable = regexp.MustCompile(`(?i)[-_]env([-_]var(iable)?)?([-_]name)?$`)
+
+// watched reads the steps that a plugin adds for the paths that changed.
+func (s *bkStep) watched(cfg *node) {
+	r := s.f.r
+	within := s.f.within
+	s.f.within = s.at.job
+	for item := range r.items(r.get(cfg, "watch")) {
+		for step := range r.items(r.get(item, "config")) {
+			if name := r.str(r.get(step, "trigger")); name != "" {
+				r.open(s.at, step.Line, "triggered pipeline", name, "the steps of the triggered pipeline are not in this file")
+			} else if r.isMap(step) {
+				s.f.step(step, "")
+			}
+		}
+	}
+	s.f.within = within
 }
 
 // act records that something acts with the identity of the step: the exchanged one, or the agent's.

@@ -410,6 +410,7 @@ var envPatterns = []struct {
 	{[]string{"BITBUCKET"}, use{res: Resource{"vcs/bitbucket", "bitbucket.org"}}},
 	{[]string{"GITHUB"}, use{res: Resource{"vcs/github", ""}}},
 	{[]string{"GH"}, use{res: Resource{"vcs/github", ""}}},
+	{[]string{"BUILDKITE", "TOKEN"}, use{res: Resource{"platform/buildkite", "api.buildkite.com"}}},
 	{[]string{"OCI"}, use{res: Resource{"cloud/oracle", ""}}},
 	{[]string{"AWS"}, use{res: Resource{"cloud/aws", ""}}},
 	{[]string{"GCP"}, use{res: Resource{"cloud/gcp", ""}}},

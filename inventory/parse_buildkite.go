@@ -18,22 +18,29 @@ var pluginsTable string
 
 var pluginRows = sync.OnceValue(func() *table { return parseTable(pluginsTable) })
 
+// bkEnv is the job of what the environment of the whole pipeline holds.
+const bkEnv = "(env)"
+
 // bkFile is one pipeline.
 type bkFile struct {
 	r      *reader
 	agents *node
 	env    *node
-	// approved is set behind a block step, which somebody with access must release.
+	// approved is set behind a block step, which somebody with access must
+	// release; released are the keys of such steps and of what waits for them.
 	approved bool
+	released map[string]bool
+	within   string // the label of the step whose plugin adds the steps that are read
 }
 
 func readBuildkite(r *reader, docs []*node) {
 	for _, root := range docs {
-		f := &bkFile{r: r}
+		f := &bkFile{r: r, released: make(map[string]bool)}
 		steps := root
 		if r.isMap(root) {
 			f.agents, f.env = r.get(root, "agents"), r.get(root, "env")
 			steps = r.get(root, "steps")
+			f.encrypted()
 		}
 		f.steps(steps, "", 0)
 	}
@@ -50,11 +57,15 @@ func (f *bkFile) steps(list *node, cond string, depth int) {
 			continue
 		}
 		own := strings.TrimSpace(cond + " " + r.str(r.get(s, "if")))
+		before := f.approved
+		if f.waits(s); r.get(s, "block") == nil {
+			f.approved = f.approves(s, before)
+		}
 		switch {
 		case r.get(s, "group") != nil:
 			f.steps(r.get(s, "steps"), own, depth+1)
 		case r.get(s, "block") != nil, r.get(s, "input") != nil && r.get(s, "command") == nil:
-			f.approved = f.approved || r.get(s, "block") != nil
+			before = before || r.get(s, "block") != nil
 		case r.get(s, "wait") != nil, r.get(s, "waiter") != nil:
 		case r.get(s, "trigger") != nil:
 			name := r.str(r.get(s, "trigger"))
@@ -62,13 +73,51 @@ func (f *bkFile) steps(list *node, cond string, depth int) {
 		default:
 			f.step(s, own)
 		}
+		f.approved = before
+	}
+}
+
+// waits notes a block step, whose key others may wait for.
+func (f *bkFile) waits(s *node) {
+	if key := f.r.str(f.r.get(s, "key")); key != "" && f.r.get(s, "block") != nil {
+		f.released[key] = true
+	}
+}
+
+// approves reports whether somebody must release a step: one that says what it depends on waits for nothing else.
+func (f *bkFile) approves(s *node, before bool) bool {
+	r := f.r
+	deps := r.get(s, "depends_on")
+	if deps == nil {
+		return before
+	}
+	ok := false
+	for item := range r.flat(deps) {
+		ok = ok || f.released[firstOf(r.str(item), r.str(r.get(item, "step")))]
+	}
+	if key := r.str(r.get(s, "key")); ok && key != "" {
+		f.released[key] = true
+	}
+	return ok
+}
+
+// encrypted records the values of the pipeline's environment that were
+// encrypted for a plugin of the agents: SECRET_NAME: key;text.
+func (f *bkFile) encrypted() {
+	r := f.r
+	for k, v := range r.pairs(f.env) {
+		name, ok := strings.CutPrefix(k.Value, "SECRET_")
+		if key, text, two := strings.Cut(r.str(v), ";"); ok && two && len(key) > 100 && len(text) > 20 {
+			u := envUse(name)
+			r.add(place{job: bkEnv, reach: Reach{Trust: TrustUnknown}}, k.Line, Credential{Kind: StaticSecret, Name: k.Value, Nature: NatureCredential, Source: "encrypted in the file"}, u, "env")
+		}
 	}
 }
 
 // label gives the name of a step.
 func (f *bkFile) label(s *node) string {
 	r := f.r
-	return firstOf(r.str(r.get(s, "label")), r.str(r.get(s, "name")), r.str(r.get(s, "key")), r.str(r.get(s, "id")), firstLineOf(firstOf(append(r.strs(r.get(s, "command")), r.strs(r.get(s, "commands"))...)...)), "step")
+	return firstOf(r.str(r.get(s, "label")), r.str(r.get(s, "name")), r.str(r.get(s, "key")), r.str(r.get(s, "id")), f.within, firstLineOf(firstOf(append(r.strs(r.get(s, "command")), r.strs(r.get(s, "commands"))...)...)), "step")
 }
 
 func firstLineOf(s string) string {
@@ -294,6 +343,15 @@ func (s *bkStep) plugin(name string, key, cfg *node) {
 	if r.isTrue(r.get(cfg, "mount-buildkite-agent")) {
 		r.platform(s.at, r.get(cfg, "mount-buildkite-agent").Line, "BUILDKITE_AGENT_ACCESS_TOKEN", use{res: Resource{"platform/buildkite-agent", unknown}}, name)
 	}
+	for _, m := range urlCredential.FindAllStringSubmatch(key.Value, 1) { // https://$TOKEN@host/plugin.git
+		for _, v := range shellVars(m[2] + " " + m[4]) {
+			r.static(s.at, key.Line, v.name, use{res: hostResource(m[5]), nature: NatureCredential}, "plugin URL")
+		}
+	}
+	if name == "monorepo-diff" {
+		s.watched(cfg)
+		return
+	}
 	row := pluginRows().find(name)
 	s.passed(name, cfg)
 	if row == nil || !row.known {
@@ -365,14 +423,15 @@ func (s *bkStep) fetched(row *consumerRow, cfg *node, name string) {
 	add := func(env, secret string, line int) {
 		s.scope.alias[env] = []string{}
 		u := s.usedFor(env).or(envUse(env))
+		nature := firstNature(natureOf(env), natureOf(secret), NatureCredential)
 		if row.res.Kind == "registry/container" {
-			u = use{res: row.res}
+			u, nature = use{res: row.res}, NatureCredential
 		}
 		source := row.source
 		if row.res.Kind == "secrets-manager/buildkite" {
 			env = firstOf(secret, env)
 		}
-		r.add(s.at, line, Credential{Kind: StaticSecret, Name: env, Nature: firstNature(natureOf(env), natureOf(secret), NatureCredential), Source: source}, u, name)
+		r.add(s.at, line, Credential{Kind: StaticSecret, Name: env, Nature: nature, Source: source}, u, name)
 	}
 	for _, in := range row.fetch {
 		n := r.get(cfg, in)
