@@ -66,7 +66,7 @@ func Scan(ctx context.Context, root string, opt Options) (*Found, error) {
 	for dir, names := range modules {
 		d := &directory{name: dir, files: names}
 		s.dirs[dir] = d
-		jobs = append(jobs, func() { s.safely(dir, func() { s.texts(d) }) })
+		jobs = append(jobs, func() { s.safely(dir, func() { s.survey(d) }) })
 	}
 	for _, name := range files {
 		jobs = append(jobs, func() { s.safely(name, func() { s.file(name) }) })

@@ -1,7 +1,7 @@
 package trust
 
 import (
-	"errors"
+	"bytes"
 	"fmt"
 	"path"
 	"slices"
@@ -23,16 +23,21 @@ const (
 	maxTernary   = 2000
 )
 
-// directory is a directory of Terraform files, which is a module. It is parsed once.
+// directory is a directory of Terraform files, which is a module.
 type directory struct {
 	name  string
 	files []string
-	texts map[string]string // by file
 	// interesting is set when its text has a word of a trust, wanted when it or a module that it calls has.
 	interesting, wanted bool
 	calls               []string // the directories of the modules of the same tree that it calls
 
-	once    sync.Once
+	once sync.Once
+	code *code // kept of modules that are called: each caller needs it
+}
+
+// code is a directory with its files parsed.
+type code struct {
+	texts   map[string]string // by file
 	blocks  map[string]*hclsyntax.Block
 	kinds   map[string][]*hclsyntax.Block // resources and data by type
 	locals  map[string]hclsyntax.Expression
@@ -42,7 +47,8 @@ type directory struct {
 
 // module is a directory that is evaluated: by itself, or with what a caller gives it.
 type module struct {
-	*directory
+	*code
+	dir    *directory
 	s      *scan
 	values map[string]cty.Value // of locals, variables and outputs that are evaluated
 	busy   map[string]bool
@@ -59,27 +65,25 @@ type module struct {
 // interesting are words of which a module without any has no trust.
 var interesting = []string{"WebIdentity", "workload_identity", "federated_identity_credential", "jwt_auth_backend", "principalSet://", "principal://", "oidc"}
 
-// texts reads the Terraform files of one directory.
-func (s *scan) texts(d *directory) {
-	d.texts = make(map[string]string)
+// survey looks through the Terraform files of one directory, and keeps none of
+// them: few have a trust, or call a module that has.
+func (s *scan) survey(d *directory) {
 	slices.Sort(d.files)
 	for _, name := range d.files {
-		content, err := s.read(name, maxTerraform, nil)
-		has := slices.ContainsFunc(interesting, func(w string) bool { return strings.Contains(content, w) })
-		switch {
-		case errors.Is(err, errTooLarge):
-			if has {
-				s.problem(name, 1, fmt.Sprintf("the Terraform file is larger than the limit of %d bytes", maxTerraform))
+		_, _ = s.read(name, maxTerraform, func(data []byte) bool { // an unreadable file hides what it is; there is nothing to say about it
+			has := slices.ContainsFunc(interesting, func(w string) bool { return bytes.Contains(data, []byte(w)) })
+			if len(data) > maxTerraform {
+				if has {
+					s.problem(name, 1, fmt.Sprintf("the Terraform file is larger than the limit of %d bytes", maxTerraform))
+				}
+				return false
 			}
-			continue
-		case err != nil:
-			continue
-		}
-		d.texts[name] = content
-		d.interesting = d.interesting || has
-		for _, c := range localSource.FindAllStringSubmatch(content, -1) {
-			d.calls = append(d.calls, path.Join(d.name, c[1]))
-		}
+			d.interesting = d.interesting || has
+			for _, c := range localSource.FindAllSubmatch(data, -1) {
+				d.calls = append(d.calls, path.Join(d.name, string(c[1])))
+			}
+			return false
+		})
 	}
 }
 
@@ -104,22 +108,23 @@ func sortedKeys[V any](m map[string]V) []string {
 	return out
 }
 
-// parsed gives the directory with its files parsed.
-func (s *scan) parsed(d *directory) *directory {
-	d.once.Do(func() {
-		d.blocks, d.kinds = make(map[string]*hclsyntax.Block), make(map[string][]*hclsyntax.Block)
-		d.locals, d.outputs, d.tfvars = make(map[string]hclsyntax.Expression), make(map[string]hclsyntax.Expression), make(map[string]hclsyntax.Expression)
-		for _, name := range d.files {
-			if content, ok := d.texts[name]; ok {
-				s.parse(d, name, content)
-			}
+// parsed reads the files of a directory and parses them.
+func (s *scan) parsed(d *directory) *code {
+	c := &code{
+		texts: make(map[string]string), blocks: make(map[string]*hclsyntax.Block), kinds: make(map[string][]*hclsyntax.Block),
+		locals: make(map[string]hclsyntax.Expression), outputs: make(map[string]hclsyntax.Expression), tfvars: make(map[string]hclsyntax.Expression),
+	}
+	for _, name := range d.files {
+		if content, err := s.read(name, maxTerraform, nil); err == nil {
+			c.texts[name] = content
+			s.parse(c, name, content)
 		}
-	})
-	return d
+	}
+	return c
 }
 
-// parse reads one file into its directory.
-func (s *scan) parse(d *directory, name, content string) {
+// parse reads one file of a directory.
+func (s *scan) parse(c *code, name, content string) {
 	if line := tooDeep(content); line > 0 {
 		s.problem(name, line, fmt.Sprintf("the nesting is deeper than %d levels", maxNesting))
 		return
@@ -149,7 +154,7 @@ func (s *scan) parse(d *directory, name, content string) {
 	if strings.HasSuffix(name, ".tfvars") {
 		if base := path.Base(name); base == "terraform.tfvars" || strings.HasSuffix(base, ".auto.tfvars") {
 			for k, a := range body.Attributes {
-				d.tfvars[k] = a.Expr
+				c.tfvars[k] = a.Expr
 			}
 		}
 		return
@@ -158,21 +163,21 @@ func (s *scan) parse(d *directory, name, content string) {
 		switch {
 		case b.Type == "locals":
 			for k, a := range b.Body.Attributes {
-				d.locals[k] = a.Expr
+				c.locals[k] = a.Expr
 			}
 		case (b.Type == "resource" || b.Type == "data") && len(b.Labels) == 2:
 			key := b.Labels[0] + "." + b.Labels[1]
 			if b.Type == "data" {
 				key = "data." + key
 			}
-			d.blocks[key] = b
+			c.blocks[key] = b
 			kind := key[:strings.LastIndexByte(key, '.')]
-			d.kinds[kind] = append(d.kinds[kind], b)
+			c.kinds[kind] = append(c.kinds[kind], b)
 		case b.Type == "output" && len(b.Labels) == 1 && b.Body.Attributes["value"] != nil:
-			d.outputs[b.Labels[0]] = b.Body.Attributes["value"].Expr
+			c.outputs[b.Labels[0]] = b.Body.Attributes["value"].Expr
 		case (b.Type == "variable" || b.Type == "module") && len(b.Labels) == 1:
-			d.blocks[b.Type+"."+b.Labels[0]] = b
-			d.kinds[b.Type] = append(d.kinds[b.Type], b)
+			c.blocks[b.Type+"."+b.Labels[0]] = b
+			c.kinds[b.Type] = append(c.kinds[b.Type], b)
 		}
 	}
 }

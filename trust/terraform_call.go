@@ -71,27 +71,37 @@ func (s *scan) roots() []*directory {
 	return out
 }
 
-// instance makes a module of a directory.
+// instance makes a module of a directory. What is read by itself is parsed for that alone.
 func (s *scan) instance(d *directory, parent *module) *module {
-	return &module{directory: s.parsed(d), s: s, parent: parent, values: make(map[string]cty.Value), busy: make(map[string]bool), children: make(map[string]*module)}
+	if parent == nil {
+		return newModule(s, d, s.parsed(d), nil)
+	}
+	d.once.Do(func() { d.code = s.parsed(d) })
+	return newModule(s, d, d.code, parent)
 }
 
-// called makes an instance of the module that a block calls; nil when it is not in the tree.
-func (m *module) called(b *hclsyntax.Block) *module {
+func newModule(s *scan, d *directory, c *code, parent *module) *module {
+	return &module{code: c, dir: d, s: s, parent: parent, values: make(map[string]cty.Value), busy: make(map[string]bool), children: make(map[string]*module)}
+}
+
+// callee gives the directory of the module that a block calls; nil when it is not in the tree.
+func (m *module) callee(b *hclsyntax.Block) *directory {
 	source := m.str(b.Body, "source")
 	if !strings.HasPrefix(source, "./") && !strings.HasPrefix(source, "../") {
 		return nil
 	}
-	d := m.s.dirs[path.Join(m.name, source)]
+	d := m.s.dirs[path.Join(m.dir.name, source)]
 	depth := 0
 	for up := m; up != nil; up = up.parent {
-		if depth++; up.directory == d || depth > maxCallDepth { // Terraform refuses circles
+		if depth++; up.dir == d || depth > maxCallDepth { // Terraform refuses circles
 			return nil
 		}
 	}
-	if d == nil {
-		return nil
-	}
+	return d
+}
+
+// called makes an instance of a module, with what a block gives it.
+func (m *module) called(d *directory, b *hclsyntax.Block) *module {
 	child := m.s.instance(d, m)
 	child.args, child.argsEach = make(map[string]hclsyntax.Expression), m.each
 	for k, a := range b.Body.Attributes {
@@ -109,12 +119,12 @@ func (m *module) callModules() {
 
 // callModule reads one call.
 func (m *module) callModule(b *hclsyntax.Block) {
-	child := m.called(b)
+	d := m.callee(b)
 	switch {
-	case child == nil:
+	case d == nil:
 		m.foreign(b)
 		return
-	case !child.wanted:
+	case !d.wanted:
 		return
 	}
 	switch n := m.s.calls.Add(1); {
@@ -122,7 +132,7 @@ func (m *module) callModule(b *hclsyntax.Block) {
 	case n > maxCalls:
 		m.s.problem(b.TypeRange.Filename, b.TypeRange.Start.Line, "there are too many calls of modules; the trusts that this one and those behind it make were not looked at")
 	default:
-		child.evaluate()
+		m.called(d, b).evaluate()
 	}
 }
 
@@ -169,10 +179,12 @@ func (m *module) output(path []string) cty.Value {
 	name, attr := path[1], path[len(path)-1]
 	child, known := m.children[name]
 	if b := m.blocks["module."+name]; !known && b != nil {
-		each := m.each
-		m.each = nil
-		child = m.called(b)
-		m.each = each
+		if d := m.callee(b); d != nil {
+			each := m.each
+			m.each = nil
+			child = m.called(d, b)
+			m.each = each
+		}
 		m.children[name] = child
 	}
 	if child == nil || child.outputs[attr] == nil || len(path) < 3 {
@@ -232,7 +244,7 @@ func (m *module) foreign(b *hclsyntax.Block) {
 			t.add(Condition{Claim: "sub", Match: Glob, Values: []string{v}, Line: line(b, name)})
 		}
 	}
-	t.open(r.Start.Line, "the module "+firstOf(source, m.name)+" isn't read: what it makes of these values can't be seen")
+	t.open(r.Start.Line, "the module "+firstOf(source, m.dir.name)+" isn't read: what it makes of these values can't be seen")
 	t.add(Condition{Match: Expression, Values: []string{"module " + source}, Line: r.Start.Line})
 	m.s.add(t)
 }
