@@ -51,7 +51,7 @@ func TestTheShellReadsWhatGroovyWrote(t *testing.T) {
 	for _, command := range []string{
 		`printf '%s\\n' ${TOKEN}`,
 		`printf '%s\\n' "Bearer ${TOKEN}"`,
-		`printf '%s\\n' 'Bearer ${TOKEN}' '${TOKEN}' '${TOKEN} x' x'$TOKEN'y`,
+		`printf '%s\\n' 'Bearer ${TOKEN}' '${TOKEN}' '${TOKEN} x' '${TOKEN}${TOKEN}-$TOKEN' x'$TOKEN'y`,
 		`printf '%s\\n' \"${env.TOKEN}\" "\$(printf '%s' '$TOKEN')"`,
 		`X=\$(printf %s ${TOKEN}); printf '%s\\n' "\${X}" # it's '${TOKEN}'`,
 		`(printf '%s\\n' '$TOKEN'; echo "\$(printf '%s' "(" '$TOKEN') '$TOKEN'")`,

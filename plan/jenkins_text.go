@@ -219,9 +219,9 @@ func (s *shellStrings) release(names []string) (*shellStrings, error) {
 			case q.quote == 0:
 				b.WriteString(`"${` + name + `}"`)
 			default:
-				before, began := strings.CutSuffix(b.String(), "'")
+				before, begins := strings.CutSuffix(b.String(), "'")
 				b.Reset()
-				b.WriteString(before + map[bool]string{false: "'"}[began && runes[k-1] == '\''] + `"${` + name + `}"`)
+				b.WriteString(before + map[bool]string{false: "'"}[begins] + `"${` + name + `}"`)
 				if k+1 < len(runes) && runes[k+1] == '\'' { // the quotes end here
 					k, q.quote = k+1, 0
 				} else {
