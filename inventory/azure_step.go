@@ -203,7 +203,7 @@ func (st *azStep) readScript(n *node) {
 // isCommandName reports whether $(name) in a script is rather a command than a
 // variable of the pipeline: $(pwd), $(mktemp).
 func isCommandName(name string) bool {
-	return strings.ToLower(name) == name && !strings.ContainsAny(name, "._-0123456789") && !looksSecret(name)
+	return name == "pwd" || strings.ToLower(name) == name && !strings.ContainsAny(name, "._-0123456789") && !looksSecret(name)
 }
 
 // fetchedSource gives the secrets manager that a value comes from; "" when it comes from none.

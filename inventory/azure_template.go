@@ -16,13 +16,13 @@ func (f *azFile) templateCall(n, t *node, c azCtx) {
 	if f.local(name) == nil {
 		f.r.open(at, t.Line, "template", name, "the template is not in the scanned tree: its steps, connections and machines can't be seen")
 	}
-	f.templateInputs(f.r.get(n, "parameters"), at, name)
+	f.templateInputs(f.r.get(n, "parameters"), at, c.vars, name)
 	f.nested(f.r.get(n, "parameters"), c, 0)
 }
 
-// templateInputs records parameters that name connections or pass secrets.
-func (f *azFile) templateInputs(params *node, at place, name string) {
-	st := &azStep{f: f, at: at, c: azCtx{vars: map[string]azVar{}}}
+// templateInputs records parameters that name connections or pass secrets; vars are those of the steps before.
+func (f *azFile) templateInputs(params *node, at place, vars map[string]azVar, name string) {
+	st := &azStep{f: f, at: at, c: azCtx{vars: vars}}
 	f.templateInput(st, params, name, 0)
 }
 
@@ -104,9 +104,9 @@ func (f *azFile) extends(ext *node, c azCtx) {
 	}
 	top := c
 	top.job = "(extends)"
-	f.templateInputs(params, top.at(""), name)
+	f.templateInputs(params, top.at(""), nil, name)
 	if sdl := f.r.get(params, "sdl"); sdl != nil {
-		f.templateInputs(sdl, top.at(""), name)
+		f.templateInputs(sdl, top.at(""), nil, name)
 	}
 	f.nested(params, c, 0)
 	if !slices.ContainsFunc(f.r.paths, func(p Path) bool { return p.Credential.Kind == Ambient }) {

@@ -249,7 +249,7 @@ func (f *azFile) jobs(n *node, c azCtx) {
 		f.steps(r.get(item.node, "steps"), j)
 		f.strategy(r.get(item.node, "strategy"), j)
 		if p := r.get(item.node, "templateContext"); p != nil {
-			f.templateInputs(p, j.at(""), "templateContext")
+			f.templateInputs(p, j.at(""), nil, "templateContext")
 		}
 	}
 }

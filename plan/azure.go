@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,44 +20,81 @@ type azureFile struct{ *doc }
 // connection. The access token goes by a pipe: arguments are seen by all on the machine.
 const azureToken = `printf 'Authorization: Bearer %s' "$SYSTEM_ACCESSTOKEN" | curl -fsS -X POST -H @- -H 'Content-Length: 0' "$SYSTEM_OIDCREQUESTURI?api-version=7.1-preview.1" | jq -er .oidcToken`
 
+// azureMask has the agent hide the value in the log of this step and of those behind it.
+const azureMask = `while IFS= read -r line; do if [ -n "$line" ]; then echo "##vso[task.setsecret]$line"; fi; done <<< "$value"`
+
 func (f azureFile) change(id string, d *draft) error {
-	node, err := f.job(id)
+	nodes, err := f.jobs(id)
 	if err != nil {
 		return err
 	}
-	done := false
-	var problem error
-	walkNodes(node, 0, func(n *yaml.Node) {
-		if problem != nil || n.Kind != yaml.MappingNode || !isStep(n) || !f.uses(n, d.item.Secrets) {
-			return
-		}
-		problem = f.step(n, id, d)
-		done = true
-	})
-	if problem == nil && !done {
-		problem = no(node, "no step of the job names the secret itself: a template, or a variable of another place does")
+	var lists []azureSteps
+	for _, n := range nodes {
+		lists = append(lists, f.users(n, d.item.Secrets)...)
 	}
-	return problem
+	if len(lists) == 0 {
+		return no(nodes[0], "no step of the job names the secret itself: a template, or a variable of another place does")
+	}
+	was, settings := len(f.edits), maps.Clone(d.settings)
+	for _, l := range lists {
+		for _, n := range l.steps {
+			if err = f.step(n, id, d); err != nil {
+				break
+			}
+		}
+	}
+	if err == nil || len(d.item.Secrets) != 1 || !d.method.fetch && d.method.name != "azure" && d.method.name != "vault" {
+		return err
+	}
+	// Where a step takes no command before it, one of its own comes before all that use the value.
+	f.edits, d.settings = f.edits[:was], settings
+	for _, l := range lists {
+		if why := f.before(l, d); why != nil {
+			return why
+		}
+	}
+	return nil
 }
 
-// job finds the mapping that holds the steps of a job.
-func (f azureFile) job(id string) (*yaml.Node, error) {
+// azureSteps are steps of one list that name the secret.
+type azureSteps struct {
+	list  *yaml.Node
+	steps []*yaml.Node
+}
+
+// users finds the steps that name a secret, by the list that they stand in.
+func (f azureFile) users(job *yaml.Node, secrets []string) (out []azureSteps) {
+	walkNodes(job, 0, func(list *yaml.Node) {
+		if list.Kind != yaml.SequenceNode {
+			return
+		}
+		l := azureSteps{list: list}
+		for _, n := range list.Content {
+			if n.Kind == yaml.MappingNode && isStep(n) && f.uses(n, secrets) {
+				l.steps = append(l.steps, n)
+			}
+		}
+		if len(l.steps) > 0 {
+			out = append(out, l)
+		}
+	})
+	return out
+}
+
+// jobs finds the mappings that hold the steps of a job; stages can have jobs of one name.
+func (f azureFile) jobs(id string) (found []*yaml.Node, err error) {
 	if value(f.root, "steps") != nil && value(f.root, "jobs") == nil && value(f.root, "stages") == nil {
-		return f.root, nil
+		return []*yaml.Node{f.root}, nil
 	}
-	var found []*yaml.Node
 	walkNodes(f.root, 0, func(n *yaml.Node) {
 		if n.Kind == yaml.MappingNode && (text(value(n, "job")) == id || text(value(n, "deployment")) == id) {
 			found = append(found, n)
 		}
 	})
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
+	if len(found) == 0 {
 		return nil, no(f.root, "the job %s is not in this file itself", oneLine(id))
 	}
-	return nil, no(found[1], "there are several jobs of the name %s", oneLine(id))
+	return found, nil
 }
 
 // azureKeys are the keys that make an entry a step.
@@ -66,12 +104,13 @@ func isStep(n *yaml.Node) bool {
 	return slices.ContainsFunc(azureKeys, func(k string) bool { return value(n, k) != nil })
 }
 
-// uses reports whether a step names one of the secrets.
+// uses reports whether a step names one of the secrets. Names with other capitals
+// are the same variable to the agent, and items of their own here.
 func (f azureFile) uses(n *yaml.Node, names []string) bool {
 	found := false
 	walkScalars(n, 0, func(c *yaml.Node) {
 		for _, name := range names {
-			found = found || strings.Contains(strings.ToLower(c.Value), "$("+strings.ToLower(name)+")")
+			found = found || strings.Contains(c.Value, "$("+name+")")
 		}
 	})
 	return found
@@ -110,7 +149,7 @@ func (f azureFile) step(n *yaml.Node, job string, d *draft) error {
 		}
 	}
 	for _, s := range d.item.Secrets {
-		if strings.Contains(strings.ToLower(text(val)), "$("+strings.ToLower(s)+")") && !slices.Contains(variables, shellName(s)) {
+		if strings.Contains(text(val), "$("+s+")") && !slices.Contains(variables, shellName(s)) {
 			variables = append(variables, shellName(s))
 		}
 	}
@@ -122,6 +161,7 @@ func (f azureFile) step(n *yaml.Node, job string, d *draft) error {
 	if err != nil {
 		return err
 	}
+	t.loose = true
 	if err := sh.force(t); err != nil {
 		return err
 	}
@@ -137,9 +177,7 @@ func (f azureFile) takeover(variables, mapped []string, n *yaml.Node, d *draft) 
 			return nil, no(n, "two halves of one secret are not fetched together")
 		}
 		t = d.fetched(variables...)
-		// The agent hides the value in the log of this step and of those behind it.
-		mask := `while IFS= read -r line; do if [ -n "$line" ]; then echo "##vso[task.setsecret]$line"; fi; done <<< "$value"`
-		t.before = slices.Insert(t.before, len(t.before)-len(variables), mask)
+		t.before = slices.Insert(t.before, len(t.before)-len(variables), azureMask)
 		t.change = macros
 		return t, nil
 	case d.method.name == "aws":
@@ -198,7 +236,7 @@ func shellName(name string) string {
 func (f azureFile) macros(secrets []string) func(string) (string, bool) {
 	var forms []*regexp.Regexp
 	for _, s := range secrets {
-		forms = append(forms, regexp.MustCompile(`(?i)\$\(`+regexp.QuoteMeta(s)+`\)`))
+		forms = append(forms, regexp.MustCompile(`\$\(`+regexp.QuoteMeta(s)+`\)`))
 	}
 	return func(c string) (string, bool) {
 		out := c
@@ -213,7 +251,7 @@ func (f azureFile) macros(secrets []string) func(string) (string, bool) {
 }
 
 func exactMacro(s string, names []string) bool {
-	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(strings.TrimSpace(s), "$("+n+")") })
+	return slices.ContainsFunc(names, func(n string) bool { return strings.TrimSpace(s) == "$("+n+")" })
 }
 
 // commands finds the script of a step that a POSIX shell runs.

@@ -224,7 +224,8 @@ var shellCommand = regexp.MustCompile(`^((/usr)?/bin/)?(ba|da|a)?sh$`)
 
 // prefixScript puts commands before those of a container.
 func (f kubeFile) prefixScript(c *yaml.Node, before []string) error {
-	t := &takeover{before: before, all: true, change: leave}
+	command := append(words(value(c, "command")), words(value(c, "args"))...)
+	t := &takeover{before: before, all: true, change: leave, loose: f.ci == inventory.Argo && !slices.ContainsFunc(command, func(w string) bool { return bangStops(" " + w) })}
 	for _, key := range []string{"script", "source"} {
 		k, v := find(c, key)
 		if v == nil || v.Kind != yaml.ScalarNode {
@@ -240,7 +241,6 @@ func (f kubeFile) prefixScript(c *yaml.Node, before []string) error {
 		return sh.force(t)
 	}
 	args := value(c, "args")
-	command := append(words(value(c, "command")), words(args)...)
 	if args == nil || args.Style&yaml.FlowStyle != 0 || len(args.Content) == 0 || len(command) < 3 || !shellCommand.MatchString(command[0]) || !strings.HasPrefix(command[1], "-") || !strings.HasSuffix(command[1], "c") || len(words(value(c, "command"))) < 2 {
 		return no(c, "the container runs a program of its image and no script, so that nothing could fetch the value before it")
 	}

@@ -14,7 +14,10 @@ type lines struct {
 	text    []string
 	end     string // "\n" or "\r\n"
 	lastEnd bool   // the last line ends like the others
+	mark    string // a byte order mark before the first line
 }
+
+const byteOrderMark = "\ufeff"
 
 // splitLines takes a file apart. What it would not put together again byte for
 // byte is refused.
@@ -22,12 +25,13 @@ func splitLines(text string) (lines, error) {
 	switch {
 	case !utf8.ValidString(text):
 		return lines{}, errors.New("the file is not UTF-8 text")
-	case strings.HasPrefix(text, "\ufeff"):
-		return lines{}, errors.New("the file begins with a byte order mark")
 	case text == "":
 		return lines{}, errors.New("the file is empty")
 	}
 	l := lines{end: "\n", lastEnd: strings.HasSuffix(text, "\n")}
+	if rest, marked := strings.CutPrefix(text, byteOrderMark); marked {
+		l.mark, text = byteOrderMark, rest
+	}
 	crlf := strings.Count(text, "\r\n")
 	switch {
 	case crlf == 0:
@@ -47,7 +51,7 @@ func splitLines(text string) (lines, error) {
 }
 
 func (l lines) String() string {
-	s := strings.Join(l.text, l.end)
+	s := l.mark + strings.Join(l.text, l.end)
 	if l.lastEnd {
 		s += l.end
 	}
@@ -93,7 +97,10 @@ func (l lines) apply(es edits) (lines, error) {
 	if err != nil {
 		return lines{}, err
 	}
-	out := lines{end: l.end, lastEnd: l.lastEnd}
+	if len(es) > 0 && es[0].from == 0 && l.mark != "" {
+		return lines{}, errors.New("the first line, which would change, has a byte order mark")
+	}
+	out := lines{end: l.end, lastEnd: l.lastEnd, mark: l.mark}
 	if n := len(es); n > 0 && es[n-1].to == len(l.text) && !l.lastEnd {
 		switch last := es[n-1]; {
 		case last.from == last.to:
@@ -157,6 +164,10 @@ func (l lines) hunk(b *strings.Builder, es edits, shift int) (added, removed int
 		}
 	}
 	at := from
+	if from == 0 && at < es[0].from {
+		last(' ', l.mark+l.text[0], n == 1)
+		at++
+	}
 	for _, e := range es {
 		for ; at < e.from; at++ {
 			last(' ', l.text[at], at == n-1)

@@ -146,7 +146,7 @@ func (d *draft) beyondPatches() error {
 	for _, n := range d.names() {
 		switch {
 		case strings.HasPrefix(n, "context:"), strings.HasPrefix(n, "group:"):
-			return fmt.Errorf("%s is a set of values, and the file doesn't say which of them the job takes", oneLine(n))
+			return fmt.Errorf("%s is a set of values, and the file doesn't say which of them the job takes; those that a step names are items of their own", oneLine(n))
 		case d.item.CI == inventory.Jenkins && controllerID.MatchString(n): // no patch repeats it
 		case (d.item.CI == inventory.Azure || cluster(d.item.CI)) && credentialID.MatchString(n):
 		case !variableName.MatchString(n):

@@ -20,6 +20,8 @@ type takeover struct {
 	change func(command string) (string, bool)
 	// keeps: commands that name the secret stay, because they find it where it was.
 	keeps bool
+	// loose: the shell goes on after a failure, unless its script says otherwise.
+	loose bool
 	// all: every command may need it.
 	all bool
 	// behind are tools that would miss, in later shells, the login that a dropped command left.
@@ -147,6 +149,9 @@ func (s *shellText) take(t *takeover, first bool) (placed bool, err error) {
 	var before []string
 	if first {
 		before = t.before
+		if bang := strings.HasPrefix(s.text[0], "#!"); len(s.text) > 1 && (t.loose || bang) && !(bang && bangStops(s.text[0])) {
+			before = append(slices.Clone(before), goesOn)
+		}
 	}
 	if s.form == yaml.LiteralStyle {
 		return first, s.block(before, out)
@@ -209,8 +214,10 @@ const goesOn = "set +e # the script goes on after a failure, as before"
 
 // bangStops reports whether the shell that a script names stops at the first failure.
 func bangStops(first string) bool {
-	return regexp.MustCompile(`\s-[a-z]*e|\s-o errexit`).MatchString(first)
+	return stopsAtOnce.MatchString(first)
 }
+
+var stopsAtOnce = regexp.MustCompile(`\s-[a-z]*e[a-z]*(\s|$)|errexit`)
 
 var shellBang = regexp.MustCompile(`^#! ?(/usr)?/bin/(env (-S )?)?(ba|da|a|z|k)?sh( |$)`)
 

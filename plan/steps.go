@@ -244,6 +244,12 @@ func (d *draft) handSteps(p *inventory.Path) []string {
 	}
 	var out []string
 	switch {
+	case strings.HasPrefix(p.Credential.Name, "group:"):
+		return []string{"List what the group holds (az pipelines variable-group list --group-name), and map each secret that the job needs in the step that needs it (env: X: $(X)).",
+			"Plan again: each mapped secret is then an item of its own, with its patch.", "Once no step of the job reads a value of the group, remove the line - group: from the pipeline."}
+	case strings.HasPrefix(p.Credential.Name, "context:"):
+		return []string{"List the names in the context (circleci context show): each that the job's commands name is an item of its own, with its patch.",
+			"Once none is left, remove the context from the job in the workflow, and plan again."}
 	case p.CI == inventory.GitHub:
 		out = append(out, "Give the job permissions: id-token: write, beside what it has.")
 	case p.CI == inventory.GitLab:

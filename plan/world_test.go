@@ -32,6 +32,8 @@ func clone(t *testing.T, name string) string {
 		switch filepath.Base(f.Name) {
 		case "crlf.yml":
 			text = strings.ReplaceAll(text, "\n", "\r\n")
+		case "bom.yml":
+			text = byteOrderMark + text
 		case "noend.yml":
 			text = strings.TrimSuffix(text, "\n")
 		}
