@@ -77,7 +77,9 @@ var identifierTails = set("USER", "USERNAME", "USERNAMES", "USERID", "LOGIN", "E
 	"HOSTS", "SERVER", "URL", "URI", "ENDPOINT", "DOMAIN", "ZONE", "PROJECT", "NAMESPACE", "REGISTRY", "REPOSITORY", "REPO", "ORG", "ORGANIZATION", "ORGANISATION", "TEAM",
 	"TENANT", "TENANCY", "COMPARTMENT", "OCID", "SUBSCRIPTION", "CHANNEL", "PORT", "NAME", "PATH", "CLUSTER", "DISTRIBUTION", "FINGERPRINT", "ADDRESS", "ADDR", "ENV", "ENVIRONMENT", "VERSION", "SITE",
 	"ALIAS", "STACK", "GROUP", "ROLE", "PROVIDER", "ID", "IDS", "UUID", "TENANTID", "CLIENTID", "PROJECTID", "SUBSCRIPTIONID", "APPID", "ACCOUNTID", "RECIPIENTS", "RECIPIENT",
-	"REVIEWERS", "SENDER", "FROM", "IDENTITY", "PUBLIC", "OWNER", "DIR", "DIRECTORY", "FILENAME", "AUDIENCE", "ISSUER", "LOCATION", "RESOURCE", "SKU", "THUMBPRINT", "IP")
+	"REVIEWERS", "SENDER", "FROM", "IDENTITY", "PUBLIC", "OWNER", "DIR", "DIRECTORY", "FILENAME", "AUDIENCE", "ISSUER", "LOCATION", "RESOURCE", "SKU", "THUMBPRINT", "IP",
+	"RG", "PREFIX", "SUFFIX", "OBJECTID", "PRINCIPALID", "KEYWORDS", "THRESHOLD", "SUBNET", "SUBNETS", "VPC", "INSTANCE", "LABEL", "LABELS", "COUNT", "LIMIT", "LEVEL", "MODE", "INTERVAL", "TIMEOUT", "FORMAT", "TYPE", "BRANCH",
+	"IMAGE", "TAG", "SCHEMA", "WAREHOUSE", "FOLDER", "ZONEID", "EMAILS", "SLUG", "FQDN", "TO", "CC", "BCC")
 
 // secretWords make a name a credential wherever they stand.
 var secretWords = set("TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASS", "PWD", "PASSPHRASE", "PAT", "CREDENTIAL", "CREDENTIALS", "CREDS", "CRED", "APIKEY", "KUBECONFIG",
@@ -126,7 +128,7 @@ func natureOf(name string) Nature {
 			return NatureCredential
 		}
 		if last == "URL" && slices.ContainsFunc(tok, func(t string) bool {
-			return t == "SLACK" || t == "DISCORD" || t == "TEAMS" || t == "HOOK" || t == "HOOKS"
+			return t == "SFDX" || t == "SLACK" || t == "DISCORD" || t == "TEAMS" || t == "HOOK" || t == "HOOKS"
 		}) {
 			return NatureCredential
 		}

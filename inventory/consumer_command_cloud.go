@@ -315,6 +315,7 @@ func readAz(c *command, x *consumption) {
 		return
 	}
 	via := "az " + pos[0]
+	x.tool = use{res: Resource{"cloud/azure", ""}, via: via}
 	switch {
 	case pos[0] == "login":
 		if v, ok := c.option("--federated-token"); ok {

@@ -31,16 +31,13 @@ type ghEvent struct {
 	open openness
 }
 
+// maintainersDo are the activities of an event that need rights in the repository.
+var maintainersDo = set("labeled", "unlabeled", "assigned", "unassigned", "milestoned", "demilestoned", "locked", "unlocked", "pinned", "unpinned", "transferred", "enqueued", "dequeued", "auto_merge_enabled", "auto_merge_disabled")
+
 // eventOpenness tells who can cause an event, before conditions.
 func (w *ghWorkflow) eventOpenness(name string, n *node) openness {
 	types := w.r.strs(w.r.get(n, "types"))
-	maintainers := len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool {
-		switch t {
-		case "labeled", "unlabeled", "assigned", "unassigned", "milestoned", "demilestoned", "locked", "unlocked", "pinned", "unpinned", "transferred", "enqueued", "dequeued", "auto_merge_enabled", "auto_merge_disabled":
-			return false
-		}
-		return true
-	})
+	maintainers := len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool { return !maintainersDo[t] })
 	switch name {
 	case "pull_request_target", "issue_comment", "issues", "discussion", "discussion_comment", "watch", "fork", "gollum", "pull_request_comment":
 		if maintainers {
@@ -128,6 +125,9 @@ func outsiderHook(event string) func(*expr) truth {
 				}
 			}
 			for i, p := range []string{l, r} {
+				if asked := e.args[1-i]; p == "github.event.action" && asked.op == opString && maintainersDo[asked.name] {
+					return truthOf(e.op == opNe)
+				}
 				if asked := e.args[1-i]; guardOutput.MatchString(p) && asked.op == opString && event != "workflow_call" {
 					return truthOf((strings.EqualFold(asked.name, "true")) != (e.op == opEq))
 				}
