@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -114,6 +115,9 @@ func (f *tvFile) defines(name, value string, n *node, job string) {
 				f.r.static(f.at(job), n.Line, v.name, envUse(name).or(envUse(v.name)), "env")
 			}
 		}
+	}
+	if u := envUse(name); len(made) == 0 && u.known() && u.nature == NatureCredential && literalSecret(value) {
+		f.literal(n, name, job, u, "env")
 	}
 	f.vars[name] = made
 }
@@ -245,17 +249,17 @@ func (f *tvFile) value(v *node, job string, u use, via string) {
 		r.static(f.at(job), r.lineOf(v, ref.start, ref.name), ref.name, u.or(envUse(ref.name)), via)
 	}
 	if len(vars) == 0 && u.nature == NatureCredential && literalSecret(text) {
-		f.literal(v, job, u, via)
+		f.literal(v, "hard-coded", job, u, via)
 	}
 }
 
 // literal records a credential in clear text, which anybody can read.
-func (f *tvFile) literal(n *node, job string, u use, via string) {
+func (f *tvFile) literal(n *node, name, job string, u use, via string) {
 	at := f.at(job)
 	at.reach = Reach{Trust: ForkReachable, Events: []string{"push", "pull_request"}}
 	f.count++
 	at.part = fmt.Sprint(f.count)
-	f.r.add(at, n.Line, Credential{Kind: StaticSecret, Name: "hard-coded", Nature: NatureCredential, Source: "clear text in the file"}, u, via)
+	f.r.add(at, n.Line, Credential{Kind: StaticSecret, Name: name, Nature: NatureCredential, Source: "clear text in the file"}, u, via)
 }
 
 // literalSecret reports whether a text can be a credential: long enough and not a word or a path.
@@ -291,7 +295,7 @@ func (f *tvFile) below(n *node, key, job string, depth int) {
 	case r.isMap(n):
 		for k, v := range r.pairs(n) {
 			name := k.Value
-			if (name == "rooms" || name == "secure" || name == "urls" || name == "token" || name == "webhook" || name == "channels") && key != "" {
+			if (name == "rooms" || name == "secure" || name == "urls" || name == "token" || name == "webhook" || name == "channels" || tvResource("", key).Kind != "") && key != "" {
 				name = key
 			}
 			f.below(v, name, job, depth+1)
@@ -323,12 +327,17 @@ func tvResource(job, key string) Resource {
 		return Resource{"scan/saas", "browserstack.com"}
 	case "coverity_scan":
 		return Resource{"scan/saas", "coverity"}
+	case "code_climate":
+		return Resource{"scan/saas", "codeclimate.com"}
 	}
 	if job == tvNotifications {
 		return Resource{"notify/chat", firstOf(key, unknown)}
 	}
 	return Resource{}
 }
+
+// tvSecretURL matches addresses of chats that whoever knows them can post to.
+var tvSecretURL = regexp.MustCompile(`webhooks\.gitter\.im/e/\w{12}|hooks\.slack\.com/services/\w|discord(app)?\.com/api/webhooks/\d|\.office\.com/webhook`)
 
 // literalChat looks for account:token in clear text.
 func (f *tvFile) literalChat(n *node) {
@@ -343,10 +352,15 @@ func (f *tvFile) literalChat(n *node) {
 			token, _, _ = strings.Cut(token, "#")
 			token, _, _ = strings.Cut(token, "@")
 			if ok && len(token) >= 16 && !strings.ContainsAny(token, "$/ ") && !strings.Contains(account, "http") {
-				f.literal(leaf, tvNotifications, use{res: tvResource(tvNotifications, service)}, "notifications: "+service)
+				f.literal(leaf, "hard-coded", tvNotifications, use{res: tvResource(tvNotifications, service)}, "notifications: "+service)
 			}
 		})
 	}
+	r.scalars(r.get(n, "webhooks"), func(_ string, leaf *node) {
+		if tvSecretURL.MatchString(leaf.Value) {
+			f.literal(leaf, "hard-coded", tvNotifications, use{res: tvResource(tvNotifications, "webhooks")}, "notifications: webhooks")
+		}
+	})
 }
 
 // vault reads the integration of HashiCorp Vault.
