@@ -312,8 +312,11 @@ func (b *Broker) Renew(ctx context.Context, req RenewRequest) (_ *Enrolled, err 
 	if err := b.standing(run); err != nil {
 		return nil, err
 	}
-	plan, offer := credential.PlanRequest{Runner: name, CSR: req.CSR}, b.Enrolment.x509
 	own := req.Workload == ""
+	if err := b.Fleet.Paced(name, own); err != nil {
+		return nil, err
+	}
+	plan, offer := credential.PlanRequest{Runner: name, CSR: req.CSR}, b.Enrolment.x509
 	if !own {
 		if !runner.IsSegment(req.Workload) {
 			return nil, proviso.Refuse(proviso.StageRequest, proviso.CodeTemplateValue, "a workload's name is one segment of a SPIFFE ID's path: letters, digits, dots, dashes and underscores, a letter or digit first")

@@ -36,6 +36,7 @@ import (
 	"github.com/proviso-ci/proviso"
 	"github.com/proviso-ci/proviso/audit"
 	"github.com/proviso-ci/proviso/store"
+	"golang.org/x/time/rate"
 )
 
 // Refusals that only this package can raise, all at stage runner.
@@ -65,6 +66,11 @@ const (
 	DefaultTokenLife = 10 * time.Minute
 
 	maxReason = 500 // bytes
+
+	// A machine that starts two hundred workloads has their SVIDs without waiting,
+	// and one SVID in wrong hands doesn't fill the record.
+	svidsPerSecond = 2
+	svidsBurst     = 200
 )
 
 // TokenPrefix begins every join token, so that scanners find one that leaked.
@@ -79,6 +85,7 @@ type Fleet struct {
 	changing sync.Mutex // one change at a time, from reading a row to writing it
 	mu       sync.RWMutex
 	known    map[string]store.Runner
+	paces    map[string]*pace // of those in known
 }
 
 // Open reads who is known.
@@ -90,7 +97,7 @@ func Open(ctx context.Context, db *store.DB, log *audit.Log, now func() time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("the runners can't be read: %w", err)
 	}
-	f := &Fleet{db: db, log: log, now: now, known: make(map[string]store.Runner, len(rows))}
+	f := &Fleet{db: db, log: log, now: now, known: make(map[string]store.Runner, len(rows)), paces: make(map[string]*pace)}
 	for _, r := range rows {
 		f.known[r.Name] = r
 	}
@@ -126,6 +133,27 @@ func (f *Fleet) Admits(name string, issued time.Time) error {
 			name, r.ValidFrom.UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// pace bounds what a runner asks for itself apart from what it asks for its
+// workloads: a job that asks its agent again and again must not keep it from renewing.
+type pace struct{ own, workloads *rate.Limiter }
+
+// Paced bounds how often a runner of the fleet may ask for SVIDs, its own or its
+// workloads': each answer is an entry of the record, which nobody removes.
+func (f *Fleet) Paced(name string, own bool) error {
+	f.mu.Lock()
+	p := f.paces[name]
+	if _, known := f.known[name]; p == nil && known {
+		p = &pace{rate.NewLimiter(svidsPerSecond, svidsBurst), rate.NewLimiter(svidsPerSecond, svidsBurst)}
+		f.paces[name] = p
+	}
+	f.mu.Unlock()
+	if p == nil || own && p.own.AllowN(f.now(), 1) || !own && p.workloads.AllowN(f.now(), 1) {
+		return nil
+	}
+	return proviso.Refuse(proviso.StageRequest, proviso.CodeRateLimited,
+		"the runner %s asks for more than %d SVIDs a second; try again in a second, and if its agent has no reason to, look at what runs there", name, svidsPerSecond)
 }
 
 func banned(r store.Runner) error {

@@ -229,6 +229,36 @@ func TestWhoIsAdmitted(t *testing.T) {
 	}
 }
 
+// One SVID in wrong hands must not fill the record, and a job that asks its agent
+// again and again must not keep the runner from renewing.
+func TestARunnerIsPaced(t *testing.T) {
+	y := newYard(t)
+	y.join(r1)
+	y.join(r2)
+	for i := range svidsBurst {
+		if err := y.Paced(r1, false); err != nil {
+			t.Fatalf("the SVID %d of a machine's workloads: %v", i, err)
+		}
+	}
+	refused := 0
+	for range 100 {
+		if err := y.Paced(r1, false); err != nil {
+			wantCode(t, "beyond the pace", err, proviso.CodeRateLimited)
+			refused++
+		}
+	}
+	if refused < 90 { // some of the real time passes
+		t.Errorf("only %d of 100 were refused", refused)
+	}
+	y.must(y.Paced(r1, true))
+	y.must(y.Paced(r2, false))
+	y.ahead.Add(int64(time.Minute))
+	y.must(y.Paced(r1, false))
+	if err := y.Paced("spiffe://ci.acme.example/nobody", true); err != nil || len(y.paces) != 2 {
+		t.Errorf("a name that isn't known: %v, %d are remembered", err, len(y.paces))
+	}
+}
+
 // A ban that comes while a join is on its way is not lost, neither in memory nor
 // on the disk.
 func TestABanWinsOverAJoin(t *testing.T) {

@@ -206,6 +206,7 @@ func TestAFleetOfItsOwn(t *testing.T) {
 	f.tellsWhoCalls(agent)
 	f.servesTheWorkloadAPI()
 	f.refusesWhatIsntAJoin(first)
+	f.pacesARunner()
 
 	// The agent starts again, and needs no new join.
 	agent.signal(syscall.SIGTERM)
@@ -319,6 +320,30 @@ func (f *ownFleet) servesTheWorkloadAPI() {
 	csr, _ := request(t)
 	if code, answer := f.post(f.holding(key), "/runner/renew", map[string]string{"csr": csr}); code != 400 || answer.Code != "runner_path" {
 		t.Errorf("a workload renews the runner: %d %+v", code, answer)
+	}
+}
+
+// pacesARunner: an SVID that asks for others without end is refused before it
+// fills the record, and renews itself nevertheless.
+func (f *ownFleet) pacesARunner() {
+	t := f.t
+	t.Helper()
+	csr, key := request(t)
+	code, answer := f.post(f.holding(nil), "/runner/join", map[string]string{"token": f.joinToken("hasty"), "csr": csr})
+	if code != 200 {
+		t.Fatalf("%d %+v", code, answer)
+	}
+	block, _ := pem.Decode([]byte(answer.SVID))
+	hasty := f.holding(&tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key})
+	granted := 0
+	for code = 200; code == 200 && granted < 1000; granted++ {
+		code, answer = f.post(hasty, "/runner/renew", map[string]string{"workload": "ci", "audience": "https://db.acme.example"})
+	}
+	if code != 429 || answer.Code != proviso.CodeRateLimited || answer.Stage != string(proviso.StageRequest) {
+		t.Errorf("after %d SVIDs for a workload: %d %+v", granted, code, answer)
+	}
+	if code, answer := f.post(hasty, "/runner/renew", map[string]string{"csr": csr}); code != 200 {
+		t.Errorf("its own renewal: %d %+v", code, answer)
 	}
 }
 
