@@ -110,7 +110,7 @@ func unsetPolicies(t *testing.T, dir string) {
 	if err == nil {
 		t.Fatal("policies with open variables became active")
 	}
-	_, out, _ := runCLI(t, "policy", "check", "--dir", dir)
+	_, out, _ := runCLI(t, "policy", "check", dir)
 	for _, line := range strings.Split(string(text), "\n") {
 		if name, ok := strings.CutSuffix(line, ` := ""`); ok && !strings.Contains(out, "test_variable_"+name+"_is_set") {
 			t.Errorf("policy check doesn't name %s:\n%s", name, out)

@@ -38,6 +38,16 @@ func (s *policySource) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&s.config, "config", "c", "", "take the directory, and the facts that policies may read, from a broker's configuration")
 }
 
+// openOr takes the directory also without its flag, as opa does.
+func (s *policySource) openOr(args []string) (policy.Config, policy.Options, error) {
+	if len(args) == 1 && s.dir == "" {
+		s.dir = args[0]
+	} else if len(args) == 1 {
+		return policy.Config{}, policy.Options{}, errors.New("the directory of the policies is named twice")
+	}
+	return s.open()
+}
+
 func (s *policySource) open() (policy.Config, policy.Options, error) {
 	options := policy.Options{Log: quiet}
 	if (s.dir == "") == (s.config == "") {
@@ -62,11 +72,11 @@ func (s *policySource) open() (policy.Config, policy.Options, error) {
 func newPolicyCheckCommand() *cobra.Command {
 	var source policySource
 	cmd := &cobra.Command{
-		Use:   "check",
+		Use:   "check [DIR]",
 		Short: "Say what would keep the policies from becoming active, and what deserves a thought",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, options, err := source.open()
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, options, err := source.openOr(args)
 			if err != nil {
 				return err
 			}
@@ -88,11 +98,11 @@ func newPolicyCheckCommand() *cobra.Command {
 func newPolicyTestCommand() *cobra.Command {
 	var source policySource
 	cmd := &cobra.Command{
-		Use:   "test",
+		Use:   "test [DIR]",
 		Short: "Run the policies' own tests (*_test.rego)",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, options, err := source.open()
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config, options, err := source.openOr(args)
 			if err != nil {
 				return err
 			}
