@@ -367,10 +367,7 @@ func (s *shellStrings) with(before []string, out [][]string, in string) string {
 		b.WriteString(s.written[0])
 		first = 1
 	}
-	if strings.HasPrefix(s.shell[0], "#!") && !bangStops(s.shell[0]) {
-		before = append(slices.Clone(before), goesOn)
-	}
-	for _, c := range before {
+	for _, c := range restore(before, s.shell, false) {
 		b.WriteString("\n" + in + s.added(c))
 	}
 	for i := first; i < len(s.shell); i++ {

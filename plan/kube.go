@@ -23,19 +23,23 @@ type kubeTask struct {
 	node       *yaml.Node
 	first      *yaml.Node // the key before which volumes: goes
 	containers []*yaml.Node
+	root       *yaml.Node        // of the document
+	names      map[string]string // what parameters stand for where nobody passes another value
 }
 
 func (f kubeFile) change(id string, d *draft) error {
 	done := false
 	for _, t := range f.tasks(id) {
 		for _, c := range t.containers {
-			if len(secretEnv(c, d.item.Secrets)) == 0 {
-				continue
-			}
-			if err := f.container(t, c, d); err != nil {
+			switch used, err := f.uses(t, c, d); {
+			case err != nil:
 				return err
+			case used:
+				if err := firstError(f.container(t, c, d), f.forget(t, d)); err != nil {
+					return err
+				}
+				done = true
 			}
-			done = true
 		}
 		changed, err := f.artifacts(t.node, d)
 		if err != nil {
@@ -44,7 +48,7 @@ func (f kubeFile) change(id string, d *draft) error {
 		done = done || changed
 	}
 	if !done {
-		return no(f.root, "no container of %s takes the secret into its environment by secretKeyRef: a volume, a workspace or a parameter hands it on, and the file of each is its own", oneLine(id))
+		return no(f.root, "no container of %s takes the secret by itself: a workspace or a parameter hands it to a task of another file, or the secret is the service account's", oneLine(id))
 	}
 	return nil
 }
@@ -52,6 +56,7 @@ func (f kubeFile) change(id string, d *draft) error {
 // tasks finds what has a job's name.
 func (f kubeFile) tasks(id string) (out []kubeTask) {
 	for _, root := range f.docs {
+		from := len(out)
 		name := text(value(value(root, "metadata"), "name"))
 		if name == "" {
 			name = strings.TrimSuffix(text(value(value(root, "metadata"), "generateName")), "-")
@@ -62,30 +67,38 @@ func (f kubeFile) tasks(id string) (out []kubeTask) {
 			if name == id {
 				out = append(out, taskOf(spec))
 			}
-			continue
 		case "TaskRun":
 			if name == id {
 				out = append(out, taskOf(value(spec, "taskSpec")))
 			}
-			continue
+		default:
+			out = append(out, f.inline(spec, id)...)
 		}
-		walkNodes(spec, 0, func(n *yaml.Node) {
-			if n.Kind != yaml.MappingNode || text(value(n, "name")) != id {
-				return
-			}
-			if ts := value(n, "taskSpec"); ts != nil {
-				out = append(out, taskOf(ts))
-			}
-			for _, key := range []string{"container", "script"} {
-				if k, c := find(n, key); c != nil && c.Kind == yaml.MappingNode && f.ci == inventory.Argo {
-					out = append(out, kubeTask{n, k, []*yaml.Node{c}})
-				}
-			}
-			if f.ci == inventory.Argo && value(n, "container") == nil && value(n, "script") == nil {
-				out = append(out, kubeTask{node: n})
-			}
-		})
+		for i := from; i < len(out); i++ {
+			out[i].root, out[i].names = root, parameters(root)
+		}
 	}
+	return out
+}
+
+// inline finds the tasks and templates of a name in a pipeline or a workflow.
+func (f kubeFile) inline(spec *yaml.Node, id string) (out []kubeTask) {
+	walkNodes(spec, 0, func(n *yaml.Node) {
+		if n.Kind != yaml.MappingNode || text(value(n, "name")) != id {
+			return
+		}
+		if ts := value(n, "taskSpec"); ts != nil {
+			out = append(out, taskOf(ts))
+		}
+		for _, key := range []string{"container", "script"} {
+			if k, c := find(n, key); c != nil && c.Kind == yaml.MappingNode && f.ci == inventory.Argo {
+				out = append(out, kubeTask{node: n, first: k, containers: []*yaml.Node{c}})
+			}
+		}
+		if f.ci == inventory.Argo && value(n, "container") == nil && value(n, "script") == nil {
+			out = append(out, kubeTask{node: n})
+		}
+	})
 	return out
 }
 
@@ -104,14 +117,14 @@ type envRef struct {
 	name, key string
 }
 
-func secretEnv(c *yaml.Node, secrets []string) (out []envRef) {
+func (t kubeTask) secretEnv(c *yaml.Node, secrets []string) (out []envRef) {
 	env := value(c, "env")
 	if env == nil || env.Kind != yaml.SequenceNode {
 		return nil
 	}
 	for _, e := range env.Content {
 		ref := value(value(e, "valueFrom"), "secretKeyRef")
-		if ref != nil && slices.Contains(secrets, text(value(ref, "name"))) {
+		if ref != nil && slices.Contains(secrets, t.named(value(ref, "name"))) {
 			out = append(out, envRef{e, text(value(e, "name")), text(value(ref, "key"))})
 		}
 	}
@@ -127,13 +140,19 @@ type identity struct {
 }
 
 // identity says what takes the place of the secret in a container.
-func (f kubeFile) identity(c *yaml.Node, refs []envRef, d *draft) (*identity, error) {
+func (f kubeFile) identity(t kubeTask, c *yaml.Node, refs []envRef, d *draft) (*identity, error) {
 	var names []string
+	region := ""
 	for _, r := range refs {
+		if r.name == "AWS_REGION" || r.name == "AWS_DEFAULT_REGION" { // of the same Kubernetes secret, and no secret by itself
+			region = r.name
+			continue
+		}
 		names = append(names, r.name)
 	}
-	from := func(name, what string) string {
-		return "valueFrom: {configMapKeyRef: {name: proviso, key: " + strings.TrimPrefix(d.shared(name, what), "$") + "}}"
+	from := d.fromConfigMap
+	if volumes, err := f.volumesOf(t, c, d.item.Secrets); err != nil || len(volumes) > 0 && !d.method.fetch {
+		return nil, firstError(err, no(c, "the secret is a volume of files, for which there are steps, and no patch"))
 	}
 	switch {
 	case d.method.name == "aws" && !d.through():
@@ -143,9 +162,19 @@ func (f kubeFile) identity(c *yaml.Node, refs []envRef, d *draft) (*identity, er
 		if namesKey(f.script(c), nil) {
 			return nil, no(c, "the script names the variables of the key itself; with a role there is a session token beside them, which has to go along")
 		}
-		return &identity{volume: "aws-identity", path: "/var/run/aws-identity", audience: d.targetAudience(), env: [][2]string{
+		i := &identity{volume: "aws-identity", path: "/var/run/aws-identity", audience: d.targetAudience(), env: [][2]string{
 			{"AWS_ROLE_ARN", from(upper(d.item.ID)+"_ROLE", d.roleIs())},
-			{"AWS_WEB_IDENTITY_TOKEN_FILE", "value: /var/run/aws-identity/token"}}}, nil
+			{"AWS_WEB_IDENTITY_TOKEN_FILE", "value: /var/run/aws-identity/token"}}}
+		for _, e := range t.environments(c, d.item.Secrets) {
+			if err := f.dropEntry(c, "envFrom", e); err != nil {
+				return nil, err
+			}
+			d.note("The environment took all keys of the Kubernetes secret: write what else it held (a region) into env.")
+		}
+		if region != "" {
+			i.env = append(i.env, [2]string{region, from(upper(d.item.ID)+"_REGION", "the region, which the Kubernetes secret has held so far")})
+		}
+		return i, nil
 	case d.method.name == "azure" && !d.through():
 		if !slices.Contains(names, "AZURE_CLIENT_SECRET") || variable("AZURE_CLIENT_SECRET").MatchString(allText(f.script(c))) {
 			return nil, no(c, "the client secret is handed on in a way that the SDKs of Azure don't read by themselves; log in with az login --federated-token, and plan again")
@@ -160,30 +189,7 @@ func (f kubeFile) identity(c *yaml.Node, refs []envRef, d *draft) (*identity, er
 	case !d.method.fetch:
 		return nil, no(c, "for %s there are steps, and no patch, for this", d.item.CI)
 	}
-	url := d.p.broker()
-	if strings.Contains(url, "{{") {
-		return nil, no(c, "the audience of the pod's token, Proviso's URL, has to stand in the file itself: plan with --broker URL")
-	}
-	d.provisoURL()
-	i := &identity{volume: "proviso-identity", path: "/var/run/proviso", audience: url, env: [][2]string{
-		{"PROVISO_URL", from("PROVISO_URL", d.settings["PROVISO_URL"])},
-		{"VAULT_ADDR", from("VAULT_ADDR", vaultAddress)},
-		{"PROVISO_JOB_TOKEN_FILE", "value: /var/run/proviso/token"}}}
-	i.before = append([]string{stopAtOnce}, d.fetchScript()[:3]...)
-	for _, r := range refs {
-		field := "value"
-		if len(refs) > 1 {
-			field = r.key
-			d.note("The Kubernetes secret has several keys: put each into the secrets manager under its own name.")
-		}
-		if !variableName.MatchString(r.name) || !credentialID.MatchString(field) {
-			return nil, no(r.entry, "the variable or the key has an unusual name")
-		}
-		i.before = append(i.before, r.name+`="$(vault kv get -mount=ci -field=`+field+` `+d.secretPath()+`)"`, "export "+r.name)
-	}
-	i.before = append(i.before, d.fetchScript()[4])
-	d.note("The image of the step needs the commands proviso and vault, and nothing that the script prints is masked.")
-	return i, nil
+	return f.broker(t, c, refs, d)
 }
 
 // container puts the identity of the pod in the place of a secret.
@@ -191,8 +197,8 @@ func (f kubeFile) container(t kubeTask, c *yaml.Node, d *draft) error {
 	if err := firstError(f.block(t.node, "the task"), f.block(c, "the container")); err != nil {
 		return err
 	}
-	refs := secretEnv(c, d.item.Secrets)
-	i, err := f.identity(c, refs, d)
+	refs := t.secretEnv(c, d.item.Secrets)
+	i, err := f.identity(t, c, refs, d)
 	if err != nil {
 		return err
 	}
@@ -201,7 +207,12 @@ func (f kubeFile) container(t kubeTask, c *yaml.Node, d *draft) error {
 			return err
 		}
 	}
-	return firstError(f.environment(c, refs, i), f.mount(c, i), f.volume(t, i))
+	if len(refs) == 0 {
+		err = f.addEnvironment(c, i)
+	} else {
+		err = f.environment(c, refs, i)
+	}
+	return firstError(err, f.mount(c, i), f.volume(t, i))
 }
 
 // script gives the node of a container's shell script, nil when it has none.
@@ -358,7 +369,7 @@ func (f kubeFile) add(m *yaml.Node, name string, before *yaml.Node, entry ...str
 }
 
 func (f kubeFile) mount(c *yaml.Node, i *identity) error {
-	return f.add(c, "volumeMounts", find1(c, "env"), "name: "+i.volume, "mountPath: "+i.path, "readOnly: true")
+	return f.add(c, "volumeMounts", firstKey(c, "env", "script", "source", "args", "image"), "name: "+i.volume, "mountPath: "+i.path, "readOnly: true")
 }
 
 func (f kubeFile) volume(t kubeTask, i *identity) error {

@@ -149,9 +149,7 @@ func (s *shellText) take(t *takeover, first bool) (placed bool, err error) {
 	var before []string
 	if first {
 		before = t.before
-		if bang := strings.HasPrefix(s.text[0], "#!"); len(s.text) > 1 && (t.loose || bang) && !(bang && bangStops(s.text[0])) {
-			before = append(slices.Clone(before), goesOn)
-		}
+		before = restore(before, s.text, t.loose)
 	}
 	if s.form == yaml.LiteralStyle {
 		return first, s.block(before, out)
@@ -216,6 +214,18 @@ const goesOn = "set +e # the script goes on after a failure, as before"
 func bangStops(first string) bool {
 	return stopsAtOnce.MatchString(first)
 }
+
+// restore ends the commands before those of a script whose shell goes on after a
+// failure: one that names its shell, or runs in a loose one.
+func restore(before, script []string, loose bool) []string {
+	bang := strings.HasPrefix(script[0], "#!")
+	if len(script) < 2 || !loose && !bang || bang && bangStops(script[0]) || bang && stopsItself.MatchString(strings.TrimSpace(script[1])) || stopsItself.MatchString(strings.TrimSpace(script[0])) {
+		return before
+	}
+	return append(slices.Clone(before), goesOn)
+}
+
+var stopsItself = regexp.MustCompile(`^set -[a-z]*e`)
 
 var stopsAtOnce = regexp.MustCompile(`\s-[a-z]*e[a-z]*(\s|$)|errexit`)
 
