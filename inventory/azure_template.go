@@ -13,11 +13,28 @@ func (f *azFile) templateCall(n, t *node, c azCtx) {
 	if c.job != "(stages template)" && c.job != "(jobs template)" {
 		at.step = name
 	}
-	if f.local(name) == nil {
+	if p := f.local(name); p == nil {
 		f.r.open(at, t.Line, "template", name, "the template is not in the scanned tree: its steps, connections and machines can't be seen")
+	} else if p.src != nil {
+		f.setBy(p.src.text, c)
 	}
 	f.templateInputs(f.r.get(n, "parameters"), at, c.vars, name)
 	f.nested(f.r.get(n, "parameters"), c, 0)
+}
+
+// setBy defines the variables that the scripts of a template's steps set for the
+// steps behind it: what they hold is made there, and kept nowhere.
+func (f *azFile) setBy(text string, c azCtx) {
+	for _, at := range setsVariable.FindAllStringIndex(text, -1) {
+		name, _, ok := strings.Cut(text[at[1]:min(len(text), at[1]+100)], ";")
+		if short, _, found := strings.Cut(name, "]"); found {
+			name, ok = short, true
+		}
+		low := strings.ToLower(name)
+		if _, defined := c.vars[low]; ok && !defined && c.vars != nil {
+			c.vars[low] = azVar{}
+		}
+	}
 }
 
 // templateInputs records parameters that name connections or pass secrets; vars are those of the steps before.
@@ -78,6 +95,10 @@ func (f *azFile) nested(n *node, c azCtx, depth int) {
 			f.stages(v, c)
 		case k.Value == "jobs" && f.r.isList(v):
 			f.jobs(v, c)
+		case f.r.isList(v) && f.listOf(v, "stage"):
+			f.stages(v, c)
+		case f.r.isList(v) && f.listOf(v, "job", "deployment"):
+			f.jobs(v, c)
 		case (k.Value == "steps" || strings.HasSuffix(k.Value, "Steps") || strings.HasSuffix(k.Value, "_steps")) && f.r.isList(v):
 			f.steps(v, c)
 		case strings.HasPrefix(k.Value, "${{"), k.Value == "sdl", k.Value == "parameters":
@@ -86,6 +107,19 @@ func (f *azFile) nested(n *node, c azCtx, depth int) {
 			c.pool = v
 		}
 	}
+}
+
+// listOf reports whether the items of a list are what one of the keys begins: stages, jobs.
+func (f *azFile) listOf(n *node, keys ...string) bool {
+	for item := range f.r.items(n) {
+		for k := range f.r.pairs(item) {
+			if slices.Contains(keys, k.Value) {
+				return true
+			}
+			break
+		}
+	}
+	return false
 }
 
 // extends reads a pipeline that extends a template: what it passes is the pipeline.

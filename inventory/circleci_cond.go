@@ -195,7 +195,18 @@ func keepsForksOut(only []string) bool {
 		if !strings.HasPrefix(b, "/") {
 			return b == ccForkBranch || strings.Contains(b, "<<")
 		}
-		re, err := regexp.Compile("^(?:" + strings.Trim(b, "/") + ")$")
+		re, err := ccBranches(b)
 		return err != nil || re.MatchString(ccForkBranch)
 	})
+}
+
+// isForkBranch reports whether a filter is for every branch that a fork's pull request can have.
+func isForkBranch(filter string) bool {
+	re, err := ccBranches(filter)
+	return strings.HasPrefix(filter, "/") && err == nil && re.MatchString(ccForkBranch) && re.MatchString("pull/98765")
+}
+
+// ccBranches compiles a filter between slashes.
+func ccBranches(filter string) (*regexp.Regexp, error) {
+	return regexp.Compile("^(?:" + strings.Trim(filter, "/") + ")$")
 }

@@ -145,8 +145,23 @@ func readGit(c *command, x *consumption) {
 	if c.has("user.email", "user.name") {
 		x.label(lastWord(c), res.Kind, "", "git config")
 	}
+	if c.arg(1) == "ftp" || c.arg(1) == "config" && strings.Contains(c.text(), "git-ftp.") {
+		readGitFTP(c, x)
+	}
 	if c.has("user.signingkey") {
 		x.label(lastWord(c), "signing/gpg", "", "git config")
+	}
+}
+
+// readGitFTP reads git-ftp, by its options or by the settings that it takes.
+func readGitFTP(c *command, x *consumption) {
+	for i, w := range c.words {
+		switch {
+		case w == "-u", w == "--user", strings.HasSuffix(w, "git-ftp.user"):
+			x.label(c.arg(i+1), "ssh/host", "ftp", "git ftp")
+		case w == "-p", w == "--passwd", strings.HasSuffix(w, "git-ftp.password"):
+			x.secret(c.arg(i+1), "ssh/host", "ftp", "git ftp")
+		}
 	}
 }
 
@@ -259,6 +274,12 @@ func readPython(c *command, x *consumption) {
 
 // readNuget reads pushes and sources.
 func readNuget(c *command, x *consumption) {
+	if c.arg(1) == "ef" || c.name() == "dotnet-ef" {
+		if v, ok := c.option("--connection"); ok {
+			x.secret(v, "database", "", "dotnet ef")
+		}
+		return
+	}
 	if !c.has("nuget", "push", "source", "sources", "add") && c.name() != "nuget" {
 		if v, ok := c.option("/d:sonar.login", "/d:sonar.token"); ok {
 			x.secret(v, "scan/sonar", "", "dotnet sonarscanner")

@@ -239,7 +239,7 @@ func (f *ccFile) filters(n *node, base Reach) Reach {
 	switch {
 	case noBranches:
 		out.Trust = Protected
-	case keepsForksOut(only):
+	case keepsForksOut(only), slices.ContainsFunc(ignore, isForkBranch):
 		out.Trust = Protected
 	}
 	return out

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -162,7 +163,9 @@ func (r *scriptReader) command(c *command) {
 	slots := consume(c)
 	for _, s := range slots.values {
 		r.value(c, s.text, c.line, s.use)
+		r.valueOfFile(s.text, c.line, s.use)
 	}
+	r.writes(c)
 	for _, a := range slots.actors {
 		a.line = c.line
 		if a.family == "aws" && r.endpoint != "" {
@@ -358,6 +361,9 @@ func (r *scriptReader) rest(c *command, tool use) {
 	eachVar(c.stdin, func(name string, below int) { r.mention(name, line+1+below, tool, false) })
 }
 
+// setsVariable matches how a script of Azure Pipelines begins to hand a value on.
+var setsVariable = regexp.MustCompile(`(?i)##vso\[task\.setvariable variable=`)
+
 // handOver reads commands that print: values for later steps ($GITHUB_ENV,
 // $BASH_ENV, ##vso), and files that hold a credential (~/.npmrc, ~/.ssh/id_rsa).
 func (r *scriptReader) handOver(c *command) bool {
@@ -369,8 +375,8 @@ func (r *scriptReader) handOver(c *command) bool {
 	if c.name() == "tee" || strings.EqualFold(c.name(), "add-content") || strings.EqualFold(c.name(), "out-file") {
 		to += " " + c.text()
 	}
-	if i := strings.Index(text, "##vso[task.setvariable variable="); i >= 0 {
-		rest := text[i+len("##vso[task.setvariable variable="):]
+	if at := setsVariable.FindStringIndex(text); at != nil {
+		rest := text[at[1]:]
 		if end := strings.IndexAny(rest, ";]"); end > 0 {
 			r.export(rest[:end], rest[end:])
 			for _, v := range shellVars(rest[end:]) {

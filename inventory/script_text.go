@@ -50,39 +50,3 @@ func (r *scriptReader) withAddresses(word string) string {
 		return g[1] + text
 	})
 }
-
-// isFileName reports whether the variable that begins at word[i] names a file: it
-// follows a slash of a path on this machine. What follows a host may be a secret.
-func isFileName(word string, i int) bool {
-	if i < 1 || word[i-1] != '/' || strings.HasSuffix(word[:i], "//") {
-		return false
-	}
-	before := word[:i]
-	if j := strings.LastIndexAny(before, "=:"); j >= 0 && !strings.Contains(before, "://") {
-		before = before[j+1:]
-	}
-	if strings.ContainsAny(before, "$@ ?") || strings.Contains(before, "://") {
-		return false
-	}
-	first, _, _ := strings.Cut(before, "/")
-	return first == "" || first == "." || first == ".." || first == "~" || !strings.Contains(first, ".")
-}
-
-// fileNames gives the variables of a word that only name a file in it.
-func fileNames(c *command, word string) map[string]bool {
-	switch c.name() {
-	case "sed", "gsed", "perl", "awk", "gawk":
-		return nil // s/this/$THAT/
-	}
-	var out map[string]bool
-	for _, v := range shellVars(word) {
-		file := isFileName(word, v.start)
-		if out == nil && file {
-			out = make(map[string]bool)
-		}
-		if before, seen := out[v.name]; out != nil {
-			out[v.name] = file && (before || !seen)
-		}
-	}
-	return out
-}
