@@ -163,7 +163,7 @@ func (s *scan) walk() (modules map[string][]string, files []string, err error) {
 	modules = make(map[string][]string)
 	sort := func(rel string) {
 		switch {
-		case strings.HasSuffix(rel, ".tf"), strings.HasSuffix(rel, ".tfvars"):
+		case strings.HasSuffix(rel, ".tf"), strings.HasSuffix(rel, ".tofu"), strings.HasSuffix(rel, ".tfvars"):
 			modules[path.Dir(rel)] = append(modules[path.Dir(rel)], rel)
 		case candidate(rel):
 			files = append(files, rel)

@@ -236,6 +236,12 @@ func (m *module) foreign(b *hclsyntax.Block) {
 		return
 	}
 	t := Trust{File: r.Filename, Line: r.Start.Line, Kind: AWSRole, Target: Target{"unknown", "module " + b.Labels[0]}}
+	if strings.Contains(source, "/aws//") || strings.HasSuffix(source, "/aws") { // of the registry: NAMESPACE/NAME/PROVIDER
+		t.Target.Kind = "cloud/aws"
+		if name := firstOf(m.str(b.Body, "role_name"), m.str(b.Body, "name")); name != "" && !hole(name) {
+			t.Target.Name = name
+		}
+	}
 	for _, name := range []string{"oidc_subjects", "subjects", "oidc_fully_qualified_subjects", "oidc_subjects_with_wildcards", "oidc_wildcard_subjects"} {
 		for _, v := range m.strs(b.Body, name) {
 			if !strings.Contains(v, ":") || !strings.HasPrefix(v, "repo:") && strings.Contains(source, "github-oidc") {

@@ -172,7 +172,7 @@ func (f *estateFlags) keepDir() (string, error) {
 // federation. Other JSON is left where it is: an estate is full of it.
 func wantedFile(base string) bool {
 	low := strings.ToLower(base)
-	for _, end := range []string{".tf", ".tf.json", ".bicep"} {
+	for _, end := range []string{".tf", ".tf.json", ".tofu", ".tfvars", ".bicep"} {
 		if strings.HasSuffix(low, end) {
 			return true
 		}
