@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -357,65 +356,4 @@ func (f circleFile) aws(steps *scriptList, d *draft) error {
 		}
 	}
 	return f.run(steps, first, "Assume the role of "+d.item.ID, commands)
-}
-
-// buildkiteFile is a pipeline of Buildkite's.
-type buildkiteFile struct{ *doc }
-
-// usePlugin exchanges the job's identity token for the role before the command runs.
-const usePlugin = "aws-assume-role-with-web-identity#v1.4.0"
-
-func (f buildkiteFile) change(id string, d *draft) error {
-	var found []*yaml.Node
-	walkNodes(value(f.root, "steps"), 0, func(n *yaml.Node) {
-		if n.Kind == yaml.MappingNode && (text(value(n, "label")) == id || value(n, "label") == nil && text(value(n, "key")) == id) {
-			found = append(found, n)
-		}
-	})
-	if len(found) != 1 {
-		return no(f.root, "there is not exactly one step %s in this file itself", oneLine(id))
-	}
-	step := found[0]
-	if err := f.block(step, "the step"); err != nil {
-		return err
-	}
-	if d.method.name != "aws" || d.through() {
-		return no(step, "for Buildkite there are steps, and no patch, for this")
-	}
-	for _, k := range usedIn(step, d.item.Secrets) {
-		if k != "env" {
-			return no(value(step, k), "the secret is used in %s", oneLine(k))
-		}
-	}
-	key, env := find(step, "env")
-	if env == nil || slices.ContainsFunc([]string{"command", "commands"}, func(k string) bool {
-		return value(step, k) != nil && namesKey(value(step, k), nil)
-	}) {
-		return no(step, "the key is not in the step's own env, or a command names it")
-	}
-	if err := f.dropEntries(key, env, awsKeyNames...); err != nil {
-		return err
-	}
-	role := d.role()
-	entry := []string{"- " + usePlugin + ":", "    role-arn: " + role}
-	pk, plugins := find(step, "plugins")
-	if pk == nil {
-		for i := range entry {
-			entry[i] = "  " + entry[i]
-		}
-		return f.addIndented(key, append([]string{"plugins:"}, entry...)...)
-	}
-	list, err := f.script(step, "plugins")
-	if err != nil {
-		return err
-	}
-	line, blanks, err := list.dash(0)
-	if err != nil {
-		return no(plugins, "plugins is not written as one plugin a line")
-	}
-	for i := range entry {
-		entry[i] = blanks + entry[i]
-	}
-	f.insertBefore(line, entry...)
-	return nil
 }
