@@ -353,6 +353,32 @@ func firstLine(err error) int {
 	return 1
 }
 
+// What a template language leaves in a file: a line of nothing but actions, and a value that begins with one.
+var (
+	templateLine  = regexp.MustCompile(`^(\{\{[^{}]*\}\}\s*)+$`)
+	templateValue = regexp.MustCompile(`^(\s*(?:- )*(?:[\w./"'-]+:\s+)|\s*-\s+)(\{\{.*\}\}.*?)\s*$`)
+)
+
+var templateAction = regexp.MustCompile(`\{\{[^{}]*\}\}`)
+
+// unquoteActions makes the quotes of actions inside of a quoted value others than its own.
+func unquoteActions(l string) string {
+	if !strings.Contains(l, "{{") {
+		return l
+	}
+	var b strings.Builder
+	last := 0
+	for _, m := range templateAction.FindAllStringIndex(l, -1) {
+		action := l[m[0]:m[1]]
+		if strings.Count(b.String()+l[last:m[0]], `"`)%2 == 1 {
+			action = strings.ReplaceAll(action, `"`, "'")
+		}
+		b.WriteString(l[last:m[0]] + action)
+		last = m[1]
+	}
+	return b.String() + l[last:]
+}
+
 // repair changes one thing in lines for an error at a line, and says which line it changed; 0 when it gives up.
 func repair(lines []string, blanked map[int]bool, at int, why string) int {
 	if name, ok := strings.CutPrefix(why, "unknown anchor '"); ok {
@@ -370,9 +396,14 @@ func repair(lines []string, blanked map[int]bool, at int, why string) int {
 		if t := strings.TrimLeft(l, " \t"); len(t) < len(l) && strings.Contains(l[:len(l)-len(t)], "\t") {
 			lines[i] = strings.ReplaceAll(l[:len(l)-len(t)], "\t", "  ") + t
 			changed = i + 1
-		} else if strings.HasPrefix(t, "{%") || strings.HasPrefix(t, "{{-") || strings.HasPrefix(t, "<%") {
+		} else if strings.HasPrefix(t, "{%") || strings.HasPrefix(t, "{{-") || strings.HasPrefix(t, "<%") || templateLine.MatchString(t) {
 			lines[i] = ""
 			changed = i + 1
+		} else if m := templateValue.FindStringSubmatch(l); m != nil {
+			lines[i] = m[1] + "'" + strings.ReplaceAll(m[2], "'", "''") + "'"
+			changed = i + 1
+		} else if fixed := unquoteActions(l); fixed != l {
+			lines[i], changed = fixed, i+1
 		}
 	}
 	if changed > 0 {
