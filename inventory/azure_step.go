@@ -31,6 +31,9 @@ func (f *azFile) groupPaths(c azCtx) {
 // pool records the machines of a job: a pool of one's own may have an identity.
 func (f *azFile) pool(n *node, c *azCtx) {
 	r := f.r
+	if c.onMachine {
+		return
+	}
 	if n == nil {
 		c.runner = Runner{Kind: RunnerUnknown}
 		return
@@ -53,6 +56,8 @@ func (f *azFile) pool(n *node, c *azCtx) {
 	switch {
 	case image != nil && (name == "" || azHostedPool.MatchString(name)):
 		c.runner = Runner{Kind: RunnerHosted, Labels: []string{f.text(r.str(image))}}
+		return
+	case f.eachPool(name, n, c):
 		return
 	case name == "" || strings.Contains(name, "${{") || strings.EqualFold(name, "server"):
 		c.runner = Runner{Kind: RunnerUnknown}
@@ -237,6 +242,8 @@ func (st *azStep) macro(name string, line int, u use, via string, slot bool) {
 	if low == "system.accesstoken" {
 		if !u.known() || strings.HasPrefix(u.res.Kind, "cloud/") || u.res.Kind == "vcs/git" && (u.res.Name == "" || u.res.Name == unknown) {
 			u.res = Resource{"vcs/azure-devops", "this project"}
+		} else if u.res.Kind == "http/api" {
+			u.res.Kind = "vcs/azure-devops" // wherever the address comes from: nothing else takes the job's token
 		}
 		r.platform(st.at, line, "System.AccessToken", u, via)
 		return

@@ -43,6 +43,9 @@ func (f *azFile) templateInputs(params *node, at place, vars map[string]azVar, n
 	f.templateInput(st, params, name, 0)
 }
 
+// azContext is where a job tells the template that it is put into what to publish for it.
+const azContext = "templateContext"
+
 // templateInput reads one level of parameters; lists of steps, jobs and stages are read as what they are, elsewhere.
 func (f *azFile) templateInput(st *azStep, params *node, name string, depth int) {
 	r, at := f.r, st.at
@@ -50,10 +53,15 @@ func (f *azFile) templateInput(st *azStep, params *node, name string, depth int)
 		if r.isMap(v) && depth < 6 && k.Value != "sdl" && k.Value != "pool" && (depth > 0 || k.Value != "parameters") {
 			f.templateInput(st, v, name, depth+1)
 		}
+		if name == azContext && r.isList(v) && depth < 6 {
+			for _, item := range f.list(v, "", 0) {
+				f.templateInput(st, item.node, name, depth+1)
+			}
+		}
 		if !r.isScalar(v) {
 			continue
 		}
-		text := f.text(r.str(v))
+		text := strings.TrimSpace(f.put(r.str(v), st.c.vars))
 		if azConnection.MatchString(k.Value) && text != "" && !strings.EqualFold(text, "true") && !strings.EqualFold(text, "false") {
 			r.connection(at, v.Line, text, use{res: connectionResource(k.Value)}, "template parameter: "+k.Value)
 			continue

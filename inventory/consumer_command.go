@@ -76,7 +76,7 @@ func init() {
 		"mvn": readMaven, "mvnw": readMaven, "gradle": readMaven, "gradlew": readMaven, "gradlew.bat": readMaven, "sbt": readMaven, "ant": readMaven,
 		"psql": readDatabase, "mysql": readDatabase, "mysqldump": readDatabase, "mongo": readDatabase, "mongosh": readDatabase, "redis-cli": readDatabase, "sqlcmd": readDatabase, "invoke-sqlcmd": readDatabase, "flyway": readDatabase,
 		"liquibase": readDatabase, "alembic": readDatabase, "prisma": readDatabase, "sqlpackage": readDatabase, "pg_dump": readDatabase,
-		"terraform": readTerraform, "terragrunt": readTerraform, "tofu": readTerraform, "pulumi": readTerraform, "cdk": readAWSTool, "sam": readAWSTool, "eb": readAWSTool, "serverless": readAWSTool, "sls": readAWSTool, "copilot": readAWSTool,
+		"terraform": readTerraform, "terragrunt": readTerraform, "gitlab-terraform": readTerraform, "gitlab-tofu": readTerraform, "tofu": readTerraform, "pulumi": readTerraform, "cdk": readAWSTool, "sam": readAWSTool, "eb": readAWSTool, "serverless": readAWSTool, "sls": readAWSTool, "copilot": readAWSTool,
 		"eksctl": readAWSTool, "amplify": readAWSTool, "chalice": readAWSTool, "s3cmd": readAWSTool, "ecs-cli": readAWSTool, "packer": readAWSTool,
 	}
 }
@@ -185,9 +185,14 @@ func urls(c *command, x *consumption) {
 
 // piped finds credentials that are printed into a file or into another command whose place tells their use.
 func piped(c *command, x *consumption) {
+	whole := "" // the command that puts a whole file there
 	switch c.name() {
 	case "echo", "printf", "cat", "base64", "tee":
+		if strings.Contains(c.text(), "ecr-login") && strings.Contains(c.to, "docker/config.json") {
+			x.acts("aws", "registry/ecr", "", "ecr-login")
+		}
 	case "cp", "mv", "install", "copy", "copy-item": // a variable of the type file holds the name of one
+		whole = c.name()
 		if pos := c.positional(1); len(pos) > 1 {
 			c = &command{words: c.words, lines: c.lines, line: c.line, to: pos[len(pos)-1]}
 		}
@@ -203,8 +208,8 @@ func piped(c *command, x *consumption) {
 		return
 	}
 	res, ok := fileResource(to, text)
-	if !ok {
-		return
+	if !ok || res.Kind == "iac/terraform" && whole == "" {
+		return // one value among others tells by its name whether it is a secret
 	}
 	src := text
 	if c.from != nil {
@@ -248,10 +253,12 @@ func fileResource(path, text string) (Resource, bool) {
 		return Resource{"signing/key", "keystore"}, true
 	case strings.Contains(p, "gpg"), strings.HasSuffix(p, ".asc"):
 		return Resource{"signing/gpg", ""}, true
-	case strings.Contains(p, "composer/auth.json"):
+	case p == "auth.json", strings.HasSuffix(p, "/auth.json"):
 		return Resource{"registry/packagist", ""}, true
 	case strings.Contains(p, "settings.xml"):
 		return Resource{"registry/maven", ""}, true
+	case strings.HasSuffix(p, ".tfvars"), strings.HasSuffix(p, ".tfvars.json"):
+		return Resource{"iac/terraform", ""}, true
 	case strings.Contains(p, ".terraformrc"):
 		return Resource{"iac/terraform-cloud", "app.terraform.io"}, true
 	case strings.Contains(p, "cargo/credentials"), strings.Contains(strings.NewReplacer("{", "", "}", "").Replace(p), "$cargo_home/credentials"):

@@ -500,6 +500,9 @@ func readTerraform(c *command, x *consumption) {
 			}
 		}
 	}
+	if strings.HasPrefix(c.name(), "gitlab-") {
+		x.secret("$CI_JOB_TOKEN", "vcs/gitlab", "", c.name()) // the state is GitLab's, and the job's token opens it
+	}
 	switch c.arg(1) {
 	case "apply", "plan", "destroy", "import", "refresh", "up", "preview", "init", "run-all", "state", "output", "workspace":
 		x.actors = append(x.actors, actor{family: "iac", res: res, via: c.name() + " " + c.arg(1)})

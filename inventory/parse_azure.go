@@ -36,6 +36,9 @@ type azCtx struct {
 	pool   *node
 	vars   map[string]azVar
 	groups []azGroup
+	// onMachine is set when the job runs on a machine of its environment, not on a pool.
+	onMachine bool
+	each      string // the compile-time conditions and loops that it stands under
 }
 
 // azVar is a variable that the file defines.
@@ -240,16 +243,18 @@ func (f *azFile) jobs(n *node, c azCtx) {
 		if env := r.get(item.node, "environment"); env != nil {
 			name := firstOf(r.str(env), r.str(r.get(env, "name")))
 			j.reach.Environment = f.text(name)
+			f.machineOf(env, &j)
 		}
 		if p := r.get(item.node, "pool"); p != nil {
 			j.pool = p
 		}
+		j.each += item.cond
 		j = f.variables(r.get(item.node, "variables"), j)
 		f.jobPaths(item.node, j.pool, &j)
 		f.steps(r.get(item.node, "steps"), j)
 		f.strategy(r.get(item.node, "strategy"), j)
-		if p := r.get(item.node, "templateContext"); p != nil {
-			f.templateInputs(p, j.at(""), nil, "templateContext")
+		if p := r.get(item.node, azContext); p != nil {
+			f.templateInputs(p, j.at(""), j.vars, azContext)
 		}
 	}
 }
@@ -373,7 +378,7 @@ func (f *azFile) put(s string, vars map[string]azVar) string {
 	if strings.Contains(s, "${{") {
 		s = azParam.ReplaceAllStringFunc(s, func(m string) string {
 			g := azParam.FindStringSubmatch(m)
-			if v := f.r.str(f.params[firstOf(g[1], g[2])]); v != "" {
+			if v := f.r.str(f.params[firstOf(g[1], g[2])]); v != "" && !strings.EqualFold(v, "none") && !strings.EqualFold(v, "null") {
 				return v
 			}
 			return m
