@@ -128,7 +128,7 @@ func (f buildkiteFile) takeover(step *yaml.Node, mapped []string, d *draft) (t *
 		if len(d.item.Secrets) != 1 {
 			return nil, no(step, "two halves of one secret are not fetched together")
 		}
-		d.note("This platform masks only what it holds itself: see that no command of the job prints the value.")
+		d.note(masksLittle)
 		variables := mapped
 		if len(variables) == 0 && variable(d.item.Secrets[0]).MatchString(allText(step)) {
 			variables = d.item.Secrets

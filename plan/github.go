@@ -246,12 +246,12 @@ func walkNodes(n *yaml.Node, depth int, visit func(*yaml.Node)) {
 // quietActions use the job's own token for nothing but reading the repository,
 // so a job of them needs contents: read and no more.
 var quietActions = []string{
-	"actions/checkout", "actions/setup-", "actions/cache", "actions/upload-artifact", "actions/download-artifact",
+	"actions/checkout", "actions/setup-", "actions/cache", "actions/upload-artifact", "actions/download-artifact", "actions/create-github-app-token",
 	"aws-actions/", "google-github-actions/auth", "google-github-actions/setup-gcloud", "google-github-actions/deploy-", "google-github-actions/get-",
 	"azure/login", "azure/cli", "azure/webapps-deploy", "azure/functions-action", "azure/k8s-", "azure/aks-", "azure/setup-", "azure/docker-login",
 	"docker/", "hashicorp/", "pypa/gh-action-pypi-publish", "codecov/codecov-action", "slackapi/", "sonarsource/", "webfactory/ssh-agent",
 	"appleboy/", "rubygems/", "rust-lang/crates-io-auth-action", "nuget/login", "dtolnay/rust-toolchain", "ruby/setup-ruby", "pnpm/action-setup",
-	"gradle/actions/setup-gradle", "astral-sh/setup-uv", "octo-sts/action", "superfly/", "cloudflare/wrangler-action", "snyk/actions",
+	"gradle/actions/setup-gradle", "astral-sh/setup-uv", "octo-sts/action", "superfly/", "cachix/", "cloudflare/wrangler-action", "snyk/actions",
 }
 
 // needsOnlyContents reports whether the job's own token is used for nothing but

@@ -91,8 +91,17 @@ func ghExchanged(j *ghJob, d *draft, uses, output string, inputs ...string) erro
 	if err := j.sameCondition(j.uses(d.item.names())); err != nil {
 		return err
 	}
+	value := "${{ steps." + id + ".outputs." + output + " }}"
+	var whole []string // variables of the job's environment
 	for _, u := range j.uses(d.item.names()) {
-		if err := j.replaceRef(u, "${{ steps."+id+".outputs."+output+" }}"); err != nil {
+		if u.step < 0 && u.in == "env" && u.exact && variableName.MatchString(u.key.Value) {
+			if err := j.f.dropEntries(u.mapKey, u.m, u.key.Value); err != nil {
+				return err
+			}
+			whole, first = append(whole, u.key.Value), 0
+			continue
+		}
+		if err := j.replaceRef(u, value); err != nil {
 			return err
 		}
 		if first < 0 || u.step < first {
@@ -109,7 +118,15 @@ func ghExchanged(j *ghJob, d *draft, uses, output string, inputs ...string) erro
 			step = append(step, "  "+in)
 		}
 	}
-	return firstError(j.insertStep(first, step...), j.permit([2]string{"id-token", "write"}))
+	err := j.insertStep(first, step...)
+	if len(whole) > 0 && err == nil {
+		hand := []string{"name: The token for all steps", "shell: bash", "env:", "  VALUE: " + value, "run: |"}
+		for _, name := range whole {
+			hand = append(hand, `  echo "`+name+`=$VALUE" >> "$GITHUB_ENV"`)
+		}
+		err = j.insertStep(first, hand...)
+	}
+	return firstError(err, j.permit([2]string{"id-token", "write"}))
 }
 
 // replaceRef writes another expression in the place of a reference to a secret.

@@ -189,99 +189,12 @@ func (d *draft) awsRole() []string {
 	}
 }
 
+const masksLittle = "This platform masks only what it holds itself: see that no command of the job prints the value."
+
 // fetchCommands leave the value in the variable that the job has read so far.
 func (d *draft) fetchCommands() []string {
-	d.note("This platform masks only what it holds itself: see that no command of the job prints the value.")
+	d.note(masksLittle)
 	return d.fetched(d.item.Secrets[0]).before
-}
-
-// gitlabFile is a .gitlab-ci.yml.
-type gitlabFile struct{ *doc }
-
-func (f gitlabFile) change(id string, d *draft) error {
-	key, node := find(f.root, id)
-	if key == nil {
-		return no(f.root, "the job %s is not in this file itself", oneLine(id))
-	}
-	if err := f.block(node, "the job"); err != nil {
-		return err
-	}
-	script, err := f.script(node, "script")
-	if err != nil {
-		return err
-	}
-	// What runs before the script might use the credential already.
-	if value(node, "before_script") == nil && (value(node, "extends") != nil || value(f.root, "before_script") != nil || value(value(f.root, "default"), "before_script") != nil) {
-		return no(node, "the job has a before_script from elsewhere, which might need the credential already")
-	}
-	used := usedIn(node, d.item.Secrets)
-	logs := d.logsIn()
-	for _, k := range used {
-		if k != "script" && (k != "variables" || d.method.name != "aws" && !logs) && (k != "before_script" || !logs) {
-			return no(value(node, k), "the secret is used in %s", oneLine(k))
-		}
-	}
-	if value(value(f.root, "default"), "id_tokens") != nil && value(node, "id_tokens") == nil {
-		return no(node, "the job has its id_tokens from default:, which tokens of its own would replace")
-	}
-	switch {
-	case d.method.name == "aws":
-		return f.aws(node, script, d)
-	case logs:
-		return f.login(node, script, d)
-	case d.method.fetch:
-		at := script.first(d.item.Secrets...)
-		if at < 0 || len(d.item.Secrets) != 1 {
-			return no(node, "the secret is not named in the job's script")
-		}
-		return firstError(f.idToken(node, "PROVISO_ID_TOKEN", "$PROVISO_URL"), script.before(at, d.fetchCommands()...))
-	}
-	return no(node, "for GitLab there are steps, and no patch, for this")
-}
-
-// login puts the job's token for the target in the place of the secret.
-func (f gitlabFile) login(node *yaml.Node, script *scriptList, d *draft) error {
-	name, aud := map[string]string{"gcp": "GCP_ID_TOKEN", "azure": "AZURE_ID_TOKEN", "vault": "VAULT_ID_TOKEN"}[d.method.name], d.targetAudience()
-	if d.method.name == "gcp" {
-		aud = "https://iam.googleapis.com/" + d.setting("PROVIDER", providerName)
-	}
-	if d.through() {
-		name, aud = "PROVISO_ID_TOKEN", "$PROVISO_URL"
-	}
-	t, err := d.login(`printf '%s' "$` + name + `"`)
-	if err != nil {
-		return err
-	}
-	lists := []*scriptList{script}
-	if value(node, "before_script") != nil {
-		before, err := f.script(node, "before_script")
-		if err != nil {
-			return err
-		}
-		lists = []*scriptList{before, script}
-	}
-	dropped := false
-	if k, vars := find(node, "variables"); vars != nil {
-		if dropped, err = f.dropHandOn(k, vars, d.item.Secrets); err != nil {
-			return err
-		}
-	}
-	placed := false
-	for _, l := range lists {
-		if placed, err = l.take(t, placed); err != nil {
-			return err
-		}
-	}
-	switch {
-	case placed:
-	case dropped:
-		if err := lists[0].before(0, t.before...); err != nil {
-			return err
-		}
-	default:
-		return no(node, "the secret is not named in the job's script")
-	}
-	return f.idToken(node, name, aud)
 }
 
 // handedOn are variables that the tools of the clouds and of Vault read by themselves.
@@ -329,43 +242,6 @@ func (s *scriptList) take(t *takeover, placed bool) (bool, error) {
 	return placed, nil
 }
 
-func (f gitlabFile) aws(node *yaml.Node, script *scriptList, d *draft) error {
-	if err := script.drop(awsExport(d.item.Secrets)); err != nil {
-		return err
-	}
-	dropped := false
-	for _, n := range script.list.Content {
-		if awsExport(d.item.Secrets).MatchString(strings.TrimSpace(n.Value)) {
-			dropped = true
-		} else if line := namesKey(n, d.item.Secrets); line {
-			return no(n, "a command names the variables of the key itself; with a role there is a session token beside them, which has to go along")
-		}
-	}
-	if k, vars := find(node, "variables"); vars != nil {
-		var names []string
-		for i := 0; i+1 < len(vars.Content); i += 2 {
-			if slices.Contains(awsKeyNames, vars.Content[i].Value) {
-				names = append(names, vars.Content[i].Value)
-			}
-		}
-		if err := f.dropEntries(k, vars, names...); err != nil {
-			return err
-		}
-		dropped = dropped || len(names) > 0
-	}
-	if !dropped && script.first("AWS_ACCESS_KEY_ID") >= 0 {
-		return no(node, "the job reads the key from a variable of the project, and names it in its script")
-	}
-	variable, aud := "AWS_ID_TOKEN", d.federation().url // names, no tokens
-	if d.through() {
-		variable, aud = "PROVISO_ID_TOKEN", "$PROVISO_URL"
-	}
-	if strings.Contains(aud, "{{") {
-		return no(node, "the audience of the token is not known")
-	}
-	return firstError(f.idToken(node, variable, aud), script.before(0, d.awsCommands("$"+variable)...))
-}
-
 // namesKey reports whether a command names an AWS key or the item's secrets.
 func namesKey(n *yaml.Node, secrets []string) bool {
 	found := false
@@ -375,30 +251,6 @@ func namesKey(n *yaml.Node, secrets []string) bool {
 		}
 	})
 	return found
-}
-
-// idToken gives the job an identity token for an audience.
-func (f gitlabFile) idToken(node *yaml.Node, name, aud string) error {
-	key, have := find(node, "id_tokens")
-	if key != nil {
-		if err := f.block(have, "id_tokens"); err != nil {
-			return err
-		}
-		if text(value(value(have, name), "aud")) == aud {
-			return nil
-		}
-		if value(have, name) != nil {
-			return no(have, "there is an id token %s already", name)
-		}
-		return f.addIndented(have.Content[0], name+":", "  aud: "+aud)
-	}
-	at, dashed, err := f.keyLine(find1(node, "script"))
-	if err != nil || dashed {
-		return no(node, "script does not begin its line")
-	}
-	in := indent(find1(node, "script"))
-	f.insertBefore(at+1, in+"id_tokens:", in+"  "+name+":", in+"    aud: "+aud)
-	return nil
 }
 
 func find1(n *yaml.Node, name string) *yaml.Node {
