@@ -125,7 +125,7 @@ func (j *ccJob) orbScripts(step string, line int, n *node, params ccParams) {
 // cloudFamily gives the cloud whose identity opens a kind of resource; "" when it is none's.
 func cloudFamily(kind string) string {
 	switch kind {
-	case "cloud/aws", "registry/ecr", "secrets-manager/aws", "secrets-manager/ssm":
+	case "cloud/aws", "registry/ecr", "registry/codeartifact", "secrets-manager/aws", "secrets-manager/ssm":
 		return "aws"
 	case "cloud/gcp", "registry/gar", "secrets-manager/gcp":
 		return "gcp"

@@ -79,7 +79,7 @@ var identifierTails = set("USER", "USERNAME", "USERNAMES", "USERID", "LOGIN", "E
 	"ALIAS", "STACK", "GROUP", "ROLE", "PROVIDER", "ID", "IDS", "UUID", "TENANTID", "CLIENTID", "PROJECTID", "SUBSCRIPTIONID", "APPID", "ACCOUNTID", "RECIPIENTS", "RECIPIENT",
 	"REVIEWERS", "SENDER", "FROM", "IDENTITY", "PUBLIC", "OWNER", "DIR", "DIRECTORY", "FILENAME", "AUDIENCE", "ISSUER", "LOCATION", "RESOURCE", "SKU", "THUMBPRINT", "IP",
 	"RG", "PREFIX", "SUFFIX", "OBJECTID", "PRINCIPALID", "KEYWORDS", "THRESHOLD", "SUBNET", "SUBNETS", "VPC", "INSTANCE", "LABEL", "LABELS", "COUNT", "LIMIT", "LEVEL", "MODE", "INTERVAL", "TIMEOUT", "FORMAT", "TYPE", "BRANCH",
-	"IMAGE", "TAG", "SCHEMA", "WAREHOUSE", "FOLDER", "ZONEID", "EMAILS", "SLUG", "FQDN", "TO", "CC", "BCC")
+	"IMAGE", "TAG", "SCHEMA", "WAREHOUSE", "DATACENTER", "DATASTORE", "CIDR", "INSECURE", "NETWORK", "TEMPLATE", "FOLDER", "ZONEID", "EMAILS", "SLUG", "FQDN", "TO", "CC", "BCC")
 
 // secretWords make a name a credential wherever they stand.
 var secretWords = set("TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASS", "PWD", "PASSPHRASE", "PAT", "CREDENTIAL", "CREDENTIALS", "CREDS", "CRED", "APIKEY", "KUBECONFIG",
@@ -119,7 +119,11 @@ func natureOf(name string) Nature {
 		return NatureCredential
 	case slices.Contains(tok, "PUB") && slices.Contains(tok, "SSH"):
 		return NatureIdentifier
-	case last == "KEY" && prev == "PUBLIC", last == "KEYS" && prev == "PUBLIC", last == "PUB", last == "HOSTS":
+	case last == "KEY" && prev == "PUBLIC", last == "KEYS" && prev == "PUBLIC", (last == "KEY" || last == "KEYS") && prev == "AUTHORIZED", last == "PUB", last == "HOSTS":
+		return NatureIdentifier
+	case (last == "CERT" || last == "CERTIFICATE" || last == "BUNDLE") && (prev == "CA" || prev == "TRUST" || prev == "ROOT"), last == "CACERT":
+		return NatureIdentifier // whom to trust
+	case len(tok) > 1 && slices.Contains(tok, "PROXY") && slices.Contains(tok, "NO"):
 		return NatureIdentifier
 	case last == "DSN":
 		return NatureCredential
@@ -148,7 +152,7 @@ func natureOf(name string) Nature {
 		}
 	}
 	if slices.ContainsFunc(tok, func(t string) bool {
-		return t == "ACCOUNT" || t == "ARN" || t == "BUCKET" || t == "USERNAME" || t == "REGION"
+		return t == "ACCOUNT" || t == "ARN" || t == "BUCKET" || t == "USERNAME" || t == "REGION" || t == "IMAGE" || t == "TEMPLATE"
 	}) {
 		return NatureIdentifier
 	}
@@ -196,7 +200,7 @@ func storedNature(name string) Nature {
 }
 
 // notSecretKey are words that make the KEY behind them something else than a secret.
-var notSecretKey = set("CACHE", "PROJECT", "JOB", "PUBLIC", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST",
+var notSecretKey = set("CACHE", "PROJECT", "JOB", "PUBLIC", "AUTHORIZED", "SORT", "PRIMARY", "FOREIGN", "RESTORE", "OBJECT", "S3", "PARTITION", "JIRA", "ISSUE", "TAG", "HASH", "INDEX", "PARTIAL", "REGISTRY", "LOOKUP", "HOST",
 	"ORGANISATION", "ORGANIZATION")
 
 func isDatabaseWord(t string) bool {
@@ -282,6 +286,7 @@ var hostKinds = []struct {
 	{suffix: "gcr.io", kind: "registry/gar"},
 	{suffix: ".pkg.dev", kind: "registry/gar"},
 	{suffix: ".amazonaws.com", part: ".dkr.ecr.", kind: "registry/ecr"},
+	{suffix: ".amazonaws.com", part: ".d.codeartifact.", kind: "registry/codeartifact"},
 	{suffix: "public.ecr.aws", kind: "registry/ecr"},
 	{suffix: ".azurecr.io", kind: "registry/acr"},
 	{suffix: "registry.npmjs.org", kind: "registry/npm"},

@@ -200,6 +200,10 @@ func readAWS(c *command, x *consumption) {
 	case service == "ecr-public":
 		x.acts("aws", "registry/ecr", "public.ecr.aws", via)
 		return
+	case service == "codeartifact":
+		domain, _ := c.option("--domain")
+		x.acts("aws", "registry/codeartifact", domain, via)
+		return
 	case service == "--version", service == "help", service == "":
 		return
 	}

@@ -7,6 +7,7 @@ import "strings"
 var migrations = []struct{ prefix, text string }{
 	{"cloud/aws", "Trust the CI's OIDC issuer in IAM and assume a role whose trust policy pins repository and environment or ref; delete the access keys."},
 	{"registry/ecr", "Log in with a role that the job assumes by OIDC."},
+	{"registry/codeartifact", "Ask for the token with a role that the job assumes by OIDC."},
 	{"cloud/gcp", "Use workload identity federation with a condition on repository and ref; delete the service account key."},
 	{"registry/gar", "Log in with workload identity federation."},
 	{"cloud/azure", "Add a federated identity credential for this repository and environment; delete the client secret."},

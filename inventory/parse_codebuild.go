@@ -13,7 +13,7 @@ const cbRole = "project service role"
 
 func readCodeBuild(r *reader, docs []*node) {
 	for _, root := range docs {
-		if r.get(root, "phases") == nil && r.get(root, "env") == nil {
+		if r.get(root, "phases") == nil && r.get(root, "env") == nil && r.get(root, "batch") == nil {
 			continue
 		}
 		r.version(r.get(root, "version"), "0.1", "0.2")
@@ -39,7 +39,9 @@ func (f *awsBuild) read() {
 	r := f.r
 	env := r.get(f.root, "env")
 	f.survey()
+	literals := make(map[string]string)
 	for k, v := range r.pairs(r.get(env, "variables")) {
+		literals[k.Value] = r.str(v)
 		made := []string{}
 		for _, ref := range shellVars(r.str(v)) {
 			made = append(made, ref.name)
@@ -53,7 +55,7 @@ func (f *awsBuild) read() {
 	}
 	s := &scope{r: r, place: func(Kind) place { return f.at(f.phase) }, alias: f.alias, predefined: func(n string) bool {
 		return strings.HasPrefix(n, "CODEBUILD_") || n == "AWS_DEFAULT_REGION" || n == "AWS_REGION" || strings.HasPrefix(n, "AWS_CONTAINER_CREDENTIALS") || n == "AWS_SESSION_TOKEN" && f.assumed()
-	}, actor: f.actor, fetch: f.fetch, via: "commands"}
+	}, actor: f.actor, fetch: f.fetch, via: "commands", addresses: literals}
 	for k, phase := range r.pairs(r.get(f.root, "phases")) {
 		f.phase = k.Value
 		for _, key := range []string{"commands", "finally"} {

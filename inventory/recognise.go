@@ -201,7 +201,7 @@ func contentCI(text, low string, hint CI) CI {
 		return CircleCI
 	case o.top("pipelines") && o.below("step", "parallel", "stage") && o.below("default", "branches", "tags", "bookmarks", "custom", "pull-requests"):
 		return Bitbucket
-	case o.top("phases") && o.top("version"):
+	case (o.top("phases") || o.top("batch")) && o.top("version"):
 		return CodeBuild
 	case o.top("pipeline") && o.below("image") && o.below("secrets", "commands", "repo") && !o.below("identifier") && !strings.Contains(text, "woodpecker") && !strings.Contains(text, "from_secret") && !strings.Contains(text, "CI_COMMIT_") && hint != Woodpecker:
 		return Drone // the form of Drone 0.8

@@ -17,7 +17,7 @@ var ruleKeysBesideRole = Rule{
 // cloudOf gives the cloud that a resource belongs to: "aws", "gcp", "azure"; "" for others.
 func cloudOf(kind string) string {
 	switch kind {
-	case "registry/ecr", "secrets-manager/aws", "secrets-manager/ssm":
+	case "registry/ecr", "registry/codeartifact", "secrets-manager/aws", "secrets-manager/ssm":
 		return "aws"
 	case "registry/gar", "secrets-manager/gcp", "kms/gcp":
 		return "gcp"

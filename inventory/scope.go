@@ -126,7 +126,11 @@ func (f fetched) purpose() use {
 	if f.use.known() {
 		return f.use
 	}
-	return f.use.or(envUse(f.name))
+	name := f.name
+	if strings.HasPrefix(name, "$") {
+		name = strings.TrimSuffix(strings.Trim(name, "${}"), "_ARN") // where the secret lies
+	}
+	return f.use.or(envUse(name))
 }
 
 // machineActs records a command that acts with the identity of the machine that

@@ -69,17 +69,19 @@ type facts struct {
 	// handedOn are variables that the script puts into its environment under another name, where a
 	// command may take them that doesn't name them: export TF_VAR_password=$DB_PASSWORD; terraform apply.
 	handedOn []scriptUse
-	// addresses are variables that the script makes an address of.
+	// addresses are variables that the script makes an address or a plain word of.
 	addresses map[string]string
 }
 
 // scriptReader reads one script.
 type scriptReader struct {
-	facts *facts
+	script string
+	facts  *facts
 	// alias says what a variable is made of: other variables, or nothing (it is derived or literal).
 	alias map[string][]string
 	outer map[string][]string // of the surroundings, which alias shadows
 	text  map[string]string   // of variables that hold an address
+	plain map[string]string   // of variables that hold a plain word
 	seen  map[scriptUse]bool
 	// endpoint is set when AWS commands of the script talk to another host.
 	endpoint string
@@ -98,12 +100,14 @@ func readScript(script string, alias map[string][]string) *facts {
 
 // readScriptIn is readScript in an environment that sets variables to literals.
 func readScriptIn(script string, alias map[string][]string, literals map[string]string) *facts {
-	r := &scriptReader{facts: &facts{}, seen: make(map[scriptUse]bool), text: make(map[string]string)}
+	r := &scriptReader{script: script, facts: &facts{}, seen: make(map[scriptUse]bool), text: make(map[string]string)}
 	if !worthReading(script) {
 		return r.facts
 	}
 	r.alias, r.outer = make(map[string][]string), alias
+	r.plain = make(map[string]string)
 	for name, text := range literals {
+		r.plain[name] = plainText(text)
 		if text = r.addressText(text); text != "" {
 			r.text[name] = text
 		}
@@ -143,11 +147,11 @@ func (r *scriptReader) command(c *command) {
 		return
 	case "read":
 		for _, w := range c.positional(1, "-p", "-d", "-n", "-t", "-u", "-a") {
-			r.alias[w] = nil
+			r.alias[w], r.plain[w] = nil, ""
 		}
 		return
 	case "for", "select":
-		r.alias[c.arg(1)] = nil
+		r.alias[c.arg(1)], r.plain[c.arg(1)] = nil, ""
 	case "[", "[[", "test":
 		return // to ask whether a variable is set is not to use it
 	case "unset", "set", "shopt", "declare", "local", "export", "readonly", "typeset":
@@ -162,12 +166,13 @@ func (r *scriptReader) command(c *command) {
 	}
 	slots := consume(c)
 	for _, s := range slots.values {
+		s.use.res.Name = r.withPlain(s.use.res.Name)
 		r.value(c, s.text, c.line, s.use)
 		r.valueOfFile(s.text, c.line, s.use)
 	}
 	r.writes(c)
 	for _, a := range slots.actors {
-		a.line = c.line
+		a.line, a.res.Name = c.line, r.withPlain(a.res.Name)
 		if a.family == "aws" && r.endpoint != "" {
 			a.family, a.res = "s3-compatible", Resource{"storage/s3-compatible", r.endpoint}
 		}
@@ -184,7 +189,7 @@ func (r *scriptReader) command(c *command) {
 		r.facts.exchanges = append(r.facts.exchanges, x)
 	}
 	for _, f := range slots.fetched {
-		f.line = c.line
+		f.line, f.name, f.res.Name = c.line, r.withPlain(f.name), r.withPlain(f.res.Name)
 		if c.gets != "" { // $x = Get-Secret ...
 			f.use = f.use.or(envUse(c.gets))
 			r.alias[c.gets] = []string{f.mark()}
@@ -240,12 +245,16 @@ func (r *scriptReader) assign(c *command, a assign) {
 		}
 	}
 	r.alias[a.name] = made
-	if text := r.addressText(a.raw); text != "" || r.text[a.name] != "" {
-		r.text[a.name] = text
+	text, plain := r.addressText(a.raw), plainText(a.raw)
+	if c.maybe {
+		plain = "" // or what it had
+	}
+	if text != "" || plain != "" || r.text[a.name] != "" || r.plain[a.name] != "" {
+		r.text[a.name], r.plain[a.name] = text, plain
 		if r.facts.addresses == nil {
 			r.facts.addresses = make(map[string]string)
 		}
-		r.facts.addresses[a.name] = text
+		r.facts.addresses[a.name] = firstOf(text, plain)
 	}
 	if r.facts.sets == nil {
 		r.facts.sets = make(map[string][]string)

@@ -7,10 +7,31 @@ import (
 
 // Scripts inside of commands: bash -c '...', ssh host '...', and what a shell reads as a here-document.
 
+// writtenScript gives the script that a command writes to a file, and whether it
+// runs it nowhere to be seen.
+func (r *scriptReader) writtenScript(c *command) (text string, elsewhere bool) {
+	file := c.to
+	switch c.name() {
+	case "cat":
+	case "tee":
+		file = c.arg(len(c.words) - 1)
+	default:
+		return "", false
+	}
+	if !strings.HasSuffix(file, ".sh") && !strings.HasSuffix(file, ".bash") || !strings.Contains(c.stdin, "\n") {
+		return "", false
+	}
+	return unescaped(c.stdin), strings.Count(r.script, file[strings.LastIndexByte(file, '/')+1:]) < 2
+}
+
 // nested reads the script that a command hands to another shell. What that one
 // sets stays there. On another machine, and in a container, another identity acts.
 func (r *scriptReader) nested(c *command) {
 	text, below, elsewhere := innerScript(c)
+	if text == "" {
+		text, elsewhere = r.writtenScript(c)
+		below = c.line + 1
+	}
 	if !strings.ContainsAny(text, "$%") && elsewhere || !strings.Contains(text, " ") || r.depth > 3 {
 		return
 	}

@@ -50,3 +50,31 @@ func (r *scriptReader) withAddresses(word string) string {
 		return g[1] + text
 	})
 }
+
+// plainWord matches what names of secrets are written with.
+var plainWord = regexp.MustCompile(`^[\w./+=@:-]{2,300}$`)
+
+// plainText gives the text of a value that is a single word without variables; "" for any other.
+func plainText(raw string) string {
+	text := strings.Trim(strings.TrimSpace(raw), `"'`)
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return ""
+}
+
+// withPlain puts the words that variables hold into the name of a secret: ID=prod/db; aws ... --secret-id "$ID".
+func (r *scriptReader) withPlain(name string) string {
+	if !strings.Contains(name, "$") {
+		return name
+	}
+	vars := shellVars(name)
+	for i := len(vars) - 1; i >= 0; i-- {
+		v := vars[i]
+		_, end := dollarVar(name, v.start)
+		if whole := strings.HasPrefix(name[v.start:], "${") == (name[end-1] == '}'); whole && r.plain[v.name] != "" {
+			name = name[:v.start] + r.plain[v.name] + name[end:]
+		}
+	}
+	return name
+}

@@ -84,7 +84,7 @@ func init() {
 
 // methodRules lead from a resource to a method; the first prefix that fits counts.
 var methodRules = []struct{ prefix, method string }{
-	{"cloud/aws", "aws"}, {"registry/ecr", "aws"}, {"secrets-manager/aws", "aws"}, {"secrets-manager/ssm", "aws"}, {"storage/s3-compatible", "saas"}, {"storage/s3", "aws"},
+	{"cloud/aws", "aws"}, {"registry/ecr", "aws"}, {"registry/codeartifact", "aws"}, {"secrets-manager/aws", "aws"}, {"secrets-manager/ssm", "aws"}, {"storage/s3-compatible", "saas"}, {"storage/s3", "aws"},
 	{"cloud/gcp", "gcp"}, {"registry/gar", "gcp"}, {"secrets-manager/gcp", "gcp"}, {"storage/gcs", "gcp"},
 	{"cloud/azure", "azure"}, {"registry/acr", "azure"}, {"secrets-manager/azure-key-vault", "azure"},
 	{"registry/npm", "npm"}, {"registry/pypi", "pypi"}, {"registry/crates.io", "crates"}, {"registry/rubygems", "rubygems"}, {"registry/nuget", "nuget"},
