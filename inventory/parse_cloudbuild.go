@@ -171,7 +171,7 @@ func (f *gbFile) outputs() {
 // gbTools are builder images that act on Google Cloud by what they are.
 var gbTools = []struct{ part, tool string }{
 	{"cloud-builders/gcloud", "gcloud"}, {"cloudsdktool/cloud-sdk", "gcloud"}, {"cloudsdktool/google-cloud-cli", "gcloud"}, {"google/cloud-sdk", "gcloud"}, {"cloud-builders/gsutil", "gsutil"}, {"cloud-builders/kubectl", "kubectl"}, {"cloud-builders/gke-deploy", "gke-deploy"},
-	{"cloud-builders/docker", "docker"}, {"kaniko-project/executor", "kaniko"}, {"k8s-skaffold/", "skaffold"}, {"hashicorp/terraform", "terraform"}, {"cloud-builders/git", "git"}, {"/helm", "helm"}, {"docker", "docker"}, {"cloud-builders/npm", "npm"}, {"cloud-builders/yarn", "yarn"}, {"firebase", "firebase"}, {"cloud-builders/bazel", "bazel"}, {"cloud-builders/mvn", "mvn"}, {"cloud-builders/gradle", "gradle"}, {"buildpacksio/pack", "pack"}, {"gcr.io/k8s-testimages/gcb-docker-gcloud", "gcb"},
+	{"cloud-builders/docker", "docker"}, {"kaniko-project/executor", "kaniko"}, {"k8s-skaffold/", "skaffold"}, {"hashicorp/terraform", "terraform"}, {"cloud-builders/git", "git"}, {"/helm", "helm"}, {"docker", "docker"}, {"cloud-builders/npm", "npm"}, {"cloud-builders/yarn", "yarn"}, {"firebase", "firebase"}, {"cloud-builders/bazel", "bazel"}, {"cloud-builders/mvn", "mvn"}, {"cloud-builders/gradle", "gradle"}, {"buildpacksio/pack", "pack"}, {"/packer", "packer"}, {"gcr.io/k8s-testimages/gcb-docker-gcloud", "gcb"},
 }
 
 // step reads one step: what it runs, and the secrets that it lists.
@@ -188,6 +188,9 @@ func (f *gbFile) step(n *node, i int) {
 	for e := range r.items(r.get(n, "env")) {
 		if name, ok := assignment(r.str(e)); ok {
 			alias[name] = []string{}
+			if stored := storedAt(r.str(e)[len(name)+1:]); stored != "" {
+				r.add(at, e.Line, Credential{Kind: StaticSecret, Name: stored, Nature: storedNature(name), Source: "gcp-secret-manager"}, envUse(name), "env: "+name)
+			}
 			for _, v := range shellVars(r.str(e)[len(name)+1:]) {
 				alias[name] = append(alias[name], v.name)
 				if strings.HasPrefix(v.name, "_") && f.subst[v.name] == "" && looksSecret(v.name) {
@@ -219,8 +222,10 @@ func (f *gbFile) step(n *node, i int) {
 			r.ambient(at, line, f.account, use{res: a.res}, a.via)
 		}
 	}
-	if m := kmsFiles.FindStringSubmatch(strings.ReplaceAll(text, "'", "")); m != nil {
-		f.decrypted(at, n, script, m[1], m[2])
+	for _, opened := range kmsDecrypt.FindAllString(strings.NewReplacer("'", "", "\\\n", " ").Replace(text), -1) {
+		if m := kmsSealed.FindStringSubmatch(opened); m != nil {
+			f.decrypted(at, n, script, m[1], kmsPlain.FindString(opened))
+		}
 	}
 	for _, v := range facts.fetched {
 		line := r.scriptLine(script, v.line, v.name)
@@ -232,7 +237,7 @@ func (f *gbFile) step(n *node, i int) {
 			r.static(at, r.scriptLine(script, u.line, u.name), u.name, u.use.or(envUse(u.name)), "substitution")
 		}
 	}
-	if tool := f.tool(image); !acts && (tool == "kaniko" || tool == "gke-deploy" || tool == "skaffold" || tool == "pack" || tool == "gcb") {
+	if tool := f.tool(image); !acts && (tool == "kaniko" || tool == "gke-deploy" || tool == "skaffold" || tool == "pack" || tool == "gcb" || packerBuild.MatchString(text)) {
 		res := Resource{"cloud/gcp", unknown}
 		switch tool {
 		case "kaniko", "pack":
@@ -244,8 +249,27 @@ func (f *gbFile) step(n *node, i int) {
 	}
 }
 
-// kmsFiles matches what a step opens with a key of Cloud KMS: a file of the source that is a secret once it is open.
-var kmsFiles = regexp.MustCompile(`kms decrypt.*--ciphertext-file[= ](\S+).*--plaintext-file[= ](\S+)`)
+// What a step opens with a key of Cloud KMS: a file of the source that is a secret once it is open. And what makes a machine's image.
+var (
+	kmsDecrypt  = regexp.MustCompile(`kms decrypt[^\n;&|]*`)
+	kmsSealed   = regexp.MustCompile(`--ciphertext-file[= ](\S+)`)
+	packerBuild = regexp.MustCompile(`\bpacker '?build\b`)
+	kmsPlain    = regexp.MustCompile(`--plaintext-file[= ]\S+`)
+)
+
+// storedAt gives the name of the secret that an address names, with which a wrapper around a step's command fills a variable.
+func storedAt(value string) string {
+	_, path, ok := strings.Cut(value, "sm://")
+	if !ok {
+		_, path, ok = strings.Cut(value, "berglas://")
+	}
+	if !ok {
+		return ""
+	}
+	path, _, _ = strings.Cut(path, "#")
+	path = strings.TrimSuffix(path, "/latest")
+	return path[strings.LastIndexByte(path, '/')+1:]
+}
 
 // decrypted records it; the name of the plain file tells what it is for.
 func (f *gbFile) decrypted(at place, n, script *node, sealed, plain string) {
