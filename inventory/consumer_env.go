@@ -415,6 +415,8 @@ var envPatterns = []struct {
 	{[]string{"GITEA"}, use{res: Resource{"vcs/forgejo", ""}}},
 	{[]string{"BITBUCKET"}, use{res: Resource{"vcs/bitbucket", "bitbucket.org"}}},
 	{[]string{"GITHUB"}, use{res: Resource{"vcs/github", ""}}},
+	{[]string{"GITHUBAPP"}, use{res: Resource{"vcs/github", ""}}},
+	{[]string{"GHAPP"}, use{res: Resource{"vcs/github", ""}}},
 	{[]string{"GH"}, use{res: Resource{"vcs/github", ""}}},
 	{[]string{"BUILDKITE", "TOKEN"}, use{res: Resource{"platform/buildkite", "api.buildkite.com"}}},
 	{[]string{"OCI"}, use{res: Resource{"cloud/oracle", ""}}},

@@ -116,7 +116,7 @@ func jkPodPart(f *jkFile, c *gCall, ctx jkCtx) {
 	first := positional(c, 0)
 	switch name := named(c, "secretName"); c.name {
 	case "secretVolume":
-		k.volume(k8sVolume{secret: name.str}, k.at(""), c.line, named(c, "mountPath").str)
+		k.volume(k8sVolume{secret: name.str}, k.at(""), c.line, named(c, "mountPath").str, Resource{})
 	case "secretEnvVar":
 		env := named(c, "key").str
 		k.secret(k.at(""), c.line, name.str, f.names[env].or(envUse(env)), "env: "+env)

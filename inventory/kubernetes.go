@@ -32,11 +32,20 @@ type k8sVolume struct {
 // k8sHole is a parameter in a name that nothing fills in.
 var k8sHole = regexp.MustCompile(`\$\(|\{\{`)
 
+// k8sParam takes the name of a parameter that holds the name of a secret, without the words that say so.
+var k8sParam = regexp.MustCompile(`(?i)param(?:eter)?s\.([\w-]+?)(?:[-_]secret)?(?:[-_]?(?:ref|name))?\s*(?:\)|\}\})`)
+
+// noSecret are defaults that stand for no secret at all.
+var noSecret = set("does-not-exist", "none", "null", "unset", "placeholder", "changeme", "change-me", "not-set", "optional")
+
 // secret records a Kubernetes secret.
 func (k *k8s) secret(at place, line int, name string, u use, via string) {
 	raw := name
 	if name = k.text(name); name == "" {
 		return
+	}
+	if noSecret[strings.ToLower(name)] {
+		name = raw // the default says only that nothing is given
 	}
 	if strings.Contains(name, "git_auth_secret") {
 		k.r.platform(at, line, "git_auth_secret", use{res: Resource{"vcs/git", "source repository"}}, via)
@@ -52,6 +61,9 @@ func (k *k8s) secret(at place, line int, name string, u use, via string) {
 		word := strings.ReplaceAll(name, "-", "_")
 		if u.res = envUse(word).res; u.res.Kind == "" && !strings.Contains(word, "_") {
 			u.res = envUse(word + "_TOKEN").res
+		}
+		if m := k8sParam.FindStringSubmatch(raw); m != nil && u.res.Kind == "" { // or the parameter that hands it over
+			u.res = envUse(strings.ReplaceAll(m[1], "-", "_")).res
 		}
 	}
 	k.r.add(at, line, Credential{Kind: StaticSecret, Name: name, Nature: u.nature, Source: "kubernetes"}, u, via)
@@ -117,13 +129,30 @@ func (k *k8s) container(n *node, step string) {
 			continue
 		}
 		k.mounted[name] = true
-		k.volume(v, at, m.Line, r.str(r.get(m, "mountPath")))
+		path := r.str(r.get(m, "mountPath"))
+		k.volume(v, at, m.Line, path, k.pointed(n, path))
 	}
 	k.actors(n, at)
 }
 
-// volume records what a mounted volume holds.
-func (k *k8s) volume(v k8sVolume, at place, line int, path string) {
+// pointed says what the variables of a container that hold a path below a mount are for.
+func (k *k8s) pointed(n *node, mount string) Resource {
+	for e := range k.r.items(k.r.get(n, "env")) {
+		if mount != "" && mount != "/" && strings.HasPrefix(k.r.str(k.r.get(e, "value")), mount) {
+			name := k.r.str(k.r.get(e, "name"))
+			for _, tail := range []string{"_PATH", "_FILE", "_DIR"} {
+				name = strings.TrimSuffix(name, tail)
+			}
+			if u := envUse(name); u.known() {
+				return u.res
+			}
+		}
+	}
+	return Resource{}
+}
+
+// volume records what a mounted volume holds; the path, or what points to it, tells what for.
+func (k *k8s) volume(v k8sVolume, at place, line int, path string, pointed Resource) {
 	if v.token {
 		name := "oidc:kubernetes"
 		if v.audience == "spiffe" {
@@ -136,6 +165,9 @@ func (k *k8s) volume(v k8sVolume, at place, line int, path string) {
 	if res.Kind == "" && strings.Contains(path, "docker") {
 		res = Resource{"registry/container", ""}
 	}
+	if res.Kind == "" {
+		res = pointed
+	}
 	k.secret(at, line, v.secret, use{res: res}, "volume")
 }
 
@@ -146,7 +178,7 @@ func (k *k8s) handed(params *node, step string) {
 		value := r.get(p, "value")
 		if v, ok := k.volumes[r.str(value)]; ok {
 			k.mounted[r.str(value)] = true
-			k.volume(v, k.at(step), value.Line, "")
+			k.volume(v, k.at(step), value.Line, "", Resource{})
 		}
 	}
 }
@@ -155,7 +187,7 @@ func (k *k8s) handed(params *node, step string) {
 func (k *k8s) unmounted() {
 	for _, name := range sortedKeys(k.volumes) {
 		if v := k.volumes[name]; !k.mounted[name] {
-			k.volume(v, k.at(""), v.line, "")
+			k.volume(v, k.at(""), v.line, "", Resource{})
 		}
 	}
 }

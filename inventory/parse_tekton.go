@@ -357,7 +357,7 @@ func (f *tkFile) secretParams(params *node, job, key string, elsewhere bool) {
 		if strings.Contains(text, "git_auth_secret") {
 			text = "git_auth_secret"
 		}
-		if text == "" || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.HasSuffix(strings.ToLower(name), "key") {
+		if text == "" || noSecret[strings.ToLower(text)] || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.HasSuffix(strings.ToLower(name), "key") {
 			continue
 		}
 		if !elsewhere && f.recorded(text) {
