@@ -216,12 +216,26 @@ func piped(c *command, x *consumption) {
 		src += "\n" + c.from.text()
 	}
 	for _, v := range shellVars(src) {
+		if natureOf(v.name) == "" && namesPlace(src, v.start) {
+			continue
+		}
 		if natureOf(v.name) == NatureIdentifier {
 			x.label("$"+v.name, res.Kind, res.Name, "file "+to)
 		} else {
 			x.secret("$"+v.name, res.Kind, res.Name, "file "+to)
 		}
 	}
+}
+
+// namesPlace reports whether a variable in a text for .npmrc or .netrc says for
+// which scope, registry or machine the rest is.
+func namesPlace(text string, at int) bool {
+	begin := strings.LastIndexByte(text[:at], '\n') + 1
+	line, _, _ := strings.Cut(text[begin:], "\n")
+	if strings.Contains(line, ":registry=") && !strings.Contains(line, "_auth") && !strings.Contains(line, "_password") {
+		return true
+	}
+	return strings.HasSuffix(strings.TrimSpace(text[begin:at]), "machine")
 }
 
 // fileResource tells from the name of a file what a credential in it is for.

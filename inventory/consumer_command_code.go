@@ -374,7 +374,9 @@ func readMaven(c *command, x *consumption) {
 		case NatureCredential:
 			x.secret(val, r.Kind, r.Name, c.name()+" -D"+key)
 		case NatureIdentifier:
-			x.label(val, r.Kind, r.Name, c.name()+" -D"+key)
+			if !strings.HasSuffix(low, "url") && !strings.HasSuffix(low, "host") {
+				x.label(val, r.Kind, r.Name, c.name()+" -D"+key)
+			}
 		}
 	}
 	for _, w := range c.words[1:] {
@@ -428,7 +430,7 @@ func readSSH(c *command, x *consumption) {
 	if v, ok := c.option("-i"); ok {
 		x.secret(v, res.Kind, res.Name, c.name()+" -i")
 	}
-	if res.Name != "" {
+	if key, given := c.option("-i"); res.Name != "" && (!given || strings.Contains(key, ".ssh/id_")) && c.name() != "sshpass" {
 		x.actors = append(x.actors, actor{family: "ssh", res: res, via: c.name()})
 	}
 }

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	_ "embed"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -207,9 +208,20 @@ func (s *bbStep) pipe(n, vars *node) {
 	if row == nil || given || federated {
 		return
 	}
+	if bbOwnKey.MatchString(name) {
+		s.ownKey(res, n.Line, "pipe: "+name)
+	}
 	for _, env := range row.env {
 		r.static(s.at, n.Line, env, use{res: res, nature: firstNature(natureOf(env), NatureCredential)}, "pipe: "+name)
 	}
+}
+
+// bbOwnKey matches pipes that log in with the key of the repository's settings when the step gives them none.
+var bbOwnKey = regexp.MustCompile(`^atlassian/(ssh-run|scp-deploy|sftp-deploy|rsync-deploy)$`)
+
+// ownKey records the SSH key that the settings of a repository keep: Bitbucket puts it into every step.
+func (s *bbStep) ownKey(res Resource, line int, via string) {
+	s.f.r.static(s.at, line, "ssh key of the repository", use{res: res, nature: NatureCredential}, via)
 }
 
 // bbLabel reports whether an identifier of a pipe is worth a path: a user or a role, not a bucket or a region.
@@ -237,6 +249,13 @@ func (s *bbStep) actor(a actor, line int) {
 			s.used = true
 			s.f.r.federated(s.at, line, "oidc:bitbucket", use{res: a.res}, a.via)
 		}
+	case "ssh":
+		for _, i := range s.f.r.ofJob[s.at.job] {
+			if p := &s.f.r.paths[i]; strings.HasPrefix(p.Resource.Kind, "ssh/") && p.Credential.Nature == NatureCredential {
+				return
+			}
+		}
+		s.ownKey(a.res, line, a.via)
 	case "k8s", "iac":
 		if s.at.runner.Kind == RunnerSelfHosted && !s.oidc {
 			s.f.r.machineActs(s.at, line, "runner", a)

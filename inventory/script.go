@@ -308,8 +308,25 @@ func (r *scriptReader) value(c *command, text string, line int, u use) {
 		if below += line; c.lines != nil {
 			below = c.lineOf(name)
 		}
+		if at := c.stdinLine(name); at > 0 {
+			below = at
+		}
 		r.mention(name, below, u, true)
 	})
+}
+
+// stdinLine gives the line of a variable that stands in the here-document of a command and nowhere else in it; 0 for others.
+func (c *command) stdinLine(name string) int {
+	if c.stdin == "" || !strings.Contains(c.stdin, "\n") || strings.Contains(c.text(), name) {
+		return 0
+	}
+	at := 0
+	eachVar(c.stdin, func(n string, below int) {
+		if n == name && at == 0 {
+			at = c.line + 1 + below
+		}
+	})
+	return at
 }
 
 // eachVar visits the variables of a text with the number of lines above each.
