@@ -303,6 +303,11 @@ func (j *ghJob) envRef(s *ghStep, name string, line int, via string, u use) {
 	if j.handed(s, name, line, via, u) {
 		return
 	}
+	if u.nature == NatureCredential && u.known() && looksSecret(name) && j.variable(s, name) == "" && j.strangerBefore(s) {
+		// Only an action that isn't in the tree can have put it there: from where can't be told.
+		j.w.r.static(j.placeFor(StaticSecret, s), line, name, u, via)
+		return
+	}
 	for _, e := range s.env {
 		if e.name != name {
 			continue
@@ -313,6 +318,20 @@ func (j *ghJob) envRef(s *ghStep, name string, line int, via string, u use) {
 			}
 		}
 	}
+}
+
+// strangerBefore reports whether an action from elsewhere that nobody knows ran
+// before a step: it may have put variables into the environment.
+func (j *ghJob) strangerBefore(s *ghStep) bool {
+	for _, before := range j.steps {
+		if before == s {
+			return false
+		}
+		if before.uses != "" && before.local == nil && (before.row == nil || !before.row.known) {
+			return true
+		}
+	}
+	return false
 }
 
 // value records a use of a value that an earlier step read from a secrets manager.
