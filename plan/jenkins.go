@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -20,7 +21,7 @@ type jenkinsFile struct {
 
 // jenkinsPlace is where a credential's id stands.
 type jenkinsPlace struct {
-	id    literal
+	at    int
 	stage string // "" is outside of all stages, where every job can use it
 	done  bool
 	err   error
@@ -54,12 +55,12 @@ func (f *jenkinsFile) change(job string, d *draft) error {
 		f.read = true
 		for _, l := range f.g.literals {
 			if slices.Contains(d.halves(), l.text(f.g.text)) {
-				f.places = append(f.places, jenkinsPlace{id: l, stage: f.g.stage(l.from)})
+				f.found(l)
 			}
 		}
 	}
 	if len(f.places) == 0 {
-		return fmt.Errorf("the id of the credential is not written in the file as it is")
+		return fmt.Errorf("the id of the credential is in another file, or made at run time: write it into the binding, and plan again")
 	}
 	for i := range f.places {
 		p := &f.places[i]
@@ -68,13 +69,32 @@ func (f *jenkinsFile) change(job string, d *draft) error {
 		}
 		if !p.done {
 			p.done = true
-			p.err = f.place(p.id, d)
+			p.err = f.place(p.at, d)
 		}
 		if p.err != nil {
 			return p.err
 		}
 	}
 	return f.edit()
+}
+
+var constant = regexp.MustCompile(`(?:^|[\s;{])(?:def |String |final |static )*(\w+)\s*=\s*$`)
+
+// found notes where a credential is named: by its id, or by a name that the file
+// gives to the id.
+func (f *jenkinsFile) found(l literal) {
+	m := constant.FindStringSubmatch(f.g.text[strings.LastIndexByte(f.g.text[:l.from], '\n')+1 : l.from])
+	if m == nil {
+		f.places = append(f.places, jenkinsPlace{at: l.from, stage: f.g.stage(l.from)})
+		return
+	}
+	for _, at := range f.g.names(m[1], 0, len(f.g.text)) {
+		if at < l.from-len(m[0]) || at > l.to {
+			if !f.g.comment(at) {
+				f.places = append(f.places, jenkinsPlace{at: at, stage: f.g.stage(at)})
+			}
+		}
+	}
 }
 
 // halves are the ids of a credential's parts: without one of them the others are
@@ -87,13 +107,13 @@ func (d *draft) halves() []string {
 }
 
 // place finds how a credential is bound, and changes that and the commands below it.
-func (f *jenkinsFile) place(l literal, d *draft) error {
-	b, err := f.binding(l, d)
+func (f *jenkinsFile) place(at int, d *draft) error {
+	b, err := f.binding(at, d)
 	if err != nil {
-		return &whyNot{f.line(l.from), err.Error()}
+		return &whyNot{f.line(at), err.Error()}
 	}
 	if len(d.item.Secrets) > 1 && b.kind != bindsAWS {
-		return &whyNot{f.line(l.from), "several credentials of the controller are used together"}
+		return &whyNot{f.line(at), "several credentials of the controller are used together"}
 	}
 	return f.bind(b, d)
 }

@@ -49,8 +49,11 @@ var bindingKinds = map[string]struct {
 var assignment = regexp.MustCompile(`(\w+)\s*=\s*$`)
 
 // binding reads the binding around a credential's id.
-func (f *jenkinsFile) binding(l literal, d *draft) (*bound, error) {
-	open := f.g.around(l.from)
+func (f *jenkinsFile) binding(at int, d *draft) (*bound, error) {
+	if l, in := f.g.in(at); in {
+		at = l.from
+	}
+	open := f.g.around(at)
 	if open < 0 {
 		return nil, fmt.Errorf("the id of the credential is kept in a variable of Groovy: write it into the binding, and plan again")
 	}
@@ -110,7 +113,7 @@ func (f *jenkinsFile) binding(l literal, d *draft) (*bound, error) {
 		return nil, fmt.Errorf("the binding doesn't name its variables")
 	case args["passphraseVariable"] != "":
 		return nil, fmt.Errorf("the key has a passphrase, which the patch would have to hand on: keep the key without one in the secrets manager, and fetch it by proviso exec")
-	case b.kind == bindsFile && encodedFile.MatchString(l.text(f.g.text)+" "+b.secret):
+	case b.kind == bindsFile && encodedFile.MatchString(strings.Join(d.item.Secrets, " ")+" "+b.secret):
 		return nil, fmt.Errorf("the file is no text, and a secrets manager keeps it encoded: the commands have to decode it")
 	}
 	return b, f.blockOf(outer, b)
@@ -147,7 +150,7 @@ func (f *jenkinsFile) sshAgent(open int) (*bound, error) {
 
 var oneKey = regexp.MustCompile(`^\(\s*(credentials\s*:\s*)?(\[\s*)?(['"])[^'"$\\]+['"]\s*\]?\s*(,\s*ignoreMissing\s*:\s*\w+\s*)?\)$`)
 
-var argument = regexp.MustCompile(`^\s*(?:(\$?\w+)\s*:\s*)?(?:'([^'\n\\]*)'|"([^"\n\\$]*)"|(\w+))\s*(?:,|$)`)
+var argument = regexp.MustCompile(`^\s*(?:(\$?\w+)\s*:\s*)?(?:'([^'\n\\]*)'|"((?:[^"\n\\$]|\$\{?[\w.]+\}?)*)"|([\w.]+))\s*(?:,|$)`)
 
 // arguments reads the arguments of a call or a map that are written as they are.
 func (f *jenkinsFile) arguments(open int) (args map[string]string, ok bool) {
@@ -180,12 +183,12 @@ func (f *jenkinsFile) step(open int) string {
 	return "a list or a map that is kept for later"
 }
 
-var endOfLine = regexp.MustCompile(`^;?[ \t]*(//[^\n]*)?\n`)
+var endOfLine = regexp.MustCompile(`^;?[ \t]*((//[^\n]*)?\n|})`)
 
 // environment reads X = credentials('id') of an environment block.
 func (f *jenkinsFile) environment(open int, d *draft) (*bound, error) {
 	from := open - len("credentials")
-	m := assignment.FindStringSubmatch(f.g.text[strings.LastIndexByte(f.g.text[:from], '\n')+1 : from])
+	m := assignment.FindStringSubmatch(f.g.text[strings.LastIndexAny(f.g.text[:from], "\n{;")+1 : from])
 	to := f.g.closes(open)
 	block := f.g.around(from)
 	if m == nil || to < 0 || block < 0 || f.g.word(block) != "environment" || !endOfLine.MatchString(f.g.text[to:]) {

@@ -233,7 +233,7 @@ func (f *jenkinsFile) commands(b *bound, t *takeover) (used bool, err error) {
 	if b.env && t.all && f.g.holds("stage", b.scope) {
 		return false, &whyNot{f.line(b.from), "an environment block gives the credential to every command of every stage: bind it by withCredentials around those that need it, and plan again"}
 	}
-	if t.all || len(scripts) == 0 && !b.env && b.kind != bindsAgent {
+	if t.all || len(scripts) == 0 && b.kind != bindsAgent && !(b.env && f.g.holds("stage", b.scope)) {
 		if at, word := f.stranger(b.scope); word != "" {
 			return false, &whyNot{f.line(at), fmt.Sprintf("%s in the block may need the credential too, and gets no commands of a shell", oneLine(word))}
 		}
@@ -283,6 +283,7 @@ func (f *jenkinsFile) named(b *bound, t *takeover) (scripts []literal, err error
 var known = strings.Fields(`sh echo script dir if else for while switch try catch finally return stage steps withEnv withCredentials timeout retry
 	catchError warnError error sleep timestamps ansiColor container parallel unstash stash archiveArtifacts junit fileExists readFile writeFile
 	readJSON readYaml deleteDir cleanWs input string file usernamePassword sshUserPrivateKey usernameColonPassword case assert when expression not environment
+	cache wrap post always success failure unstable cleanup changed options when tools parameters environment label credentials
 	docker.image inside trim split tokenize toLowerCase toUpperCase contains replaceAll replace stripIndent agent equals isEmpty startsWith endsWith size each add join println print lock`)
 
 var called = regexp.MustCompile(`([A-Za-z_][\w.?]*)[ \t]*?(\(|\{|'|"|[ \t]\w+[ \t]*:[^:])`)

@@ -236,14 +236,22 @@ func (d *draft) unknownJob(j job) error {
 		return nil
 	}
 	for _, p := range d.group.paths {
-		if p.Job == j.id && p.File == j.file && (slices.Contains(p.Reach.Events, "pull_request") || slices.Contains(p.Reach.Events, "merge_request")) {
-			return &whyNot{p.Line, "the job uses the secret in pull requests too: those of forks have neither secret nor identity, and whether the others may have the credential is for you to say; give the step a condition that leaves pull requests out, or the job a trigger of its own, and plan again"}
+		if p.Job == j.id && p.File == j.file && slices.ContainsFunc(p.Reach.Events, ofProposal) {
+			return &proposed{whyNot{p.Line, "the job uses the secret in pull requests too: those of forks have neither secret nor identity, and whether the others may have it is for you to say"}}
 		}
 	}
 	if slices.Contains(d.strangers, j) && (d.item.Via == ViaProviso || slices.Contains([]string{"aws", "gcp", "azure", "vault", "octo-sts"}, d.method.name)) {
 		return errors.New("no branch and no environment could be read that a trust or a policy could name, so the patched job would be refused everywhere; name them in the pipeline, and plan again")
 	}
 	return nil
+}
+
+// proposed is the reason for a job that uses the secret in pull requests.
+type proposed struct{ whyNot }
+
+// ofProposal reports whether an event is that of a change that nobody has taken yet.
+func ofProposal(event string) bool {
+	return event == "pull_request" || event == "merge_request_event"
 }
 
 // verify scans the patched text: in the patched jobs the static path must be
@@ -320,6 +328,11 @@ func (d *draft) byHand(why map[job]error) {
 		if _, patched := d.p.now[fullName(d.repo.tree, p.File)]; !patched && errors.As(err, &w) && w.line > 0 {
 			line = w.line
 		}
-		d.item.Manual = append(d.item.Manual, Manual{File: p.File, Line: line, Job: p.Job, Step: p.Step, Why: oneLine(err.Error()), Steps: d.handSteps(p)})
+		steps := d.handSteps(p)
+		var pr *proposed
+		if errors.As(err, &pr) {
+			line, steps = pr.line, leaveOut(p.CI)
+		}
+		d.item.Manual = append(d.item.Manual, Manual{File: p.File, Line: line, Job: p.Job, Step: p.Step, Why: bounded(err.Error(), 400), Steps: steps})
 	}
 }

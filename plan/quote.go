@@ -15,11 +15,14 @@ import (
 // oneLine makes a text safe to stand in prose and behind a comment sign: no
 // control character, no line break of any alphabet, no direction mark, and not
 // endless.
-func oneLine(s string) string {
+func oneLine(s string) string { return bounded(s, 200) }
+
+// bounded is oneLine for texts of another length.
+func bounded(s string, limit int) string {
 	var b strings.Builder
 	n := 0
 	for _, r := range s {
-		if n++; n > 200 {
+		if n++; n > limit {
 			b.WriteRune('…')
 			break
 		}

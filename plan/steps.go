@@ -133,7 +133,7 @@ func (d *draft) dualRun() {
 	days := 14
 	for _, p := range d.group.paths {
 		events := p.Reach.Events
-		often := slices.Contains(events, "push") || slices.Contains(events, "pull_request") || slices.Contains(events, "merge_request")
+		often := slices.Contains(events, "push") || slices.ContainsFunc(events, ofProposal)
 		if !often && len(events) > 0 {
 			rare[p.Job] = true
 			days = 30
@@ -227,55 +227,4 @@ func (d *draft) platformDeletion() (out []Step) {
 		}
 	}
 	return out
-}
-
-// handSteps say what a person does for a place without a patch.
-func (d *draft) handSteps(p *inventory.Path) []string {
-	name := oneLine(p.Credential.Name)
-	switch d.method.name {
-	case "inherit":
-		return []string{"Read on.workflow_call.secrets of the called workflow.", "Write secrets: with those names in place of secrets: inherit.", "Scan again: each of them is then an item of its own."}
-	case "all":
-		return []string{"Name the secrets that the step needs, each by itself.", "Scan again: each of them is then an item of its own."}
-	case "unknown":
-		return []string{"Find the names that the expression can have.", "Write one job or step for each, or pass the name's value by an environment.", "Scan again."}
-	case "gitlab-registry":
-		return []string{`Log in with: echo "$CI_REGISTRY_PASSWORD" | docker login -u "$CI_REGISTRY_USER" --password-stdin "$CI_REGISTRY"`, "Remove " + name + " from the job."}
-	}
-	var out []string
-	switch {
-	case strings.HasPrefix(p.Credential.Name, "group:"):
-		return []string{"List what the group holds (az pipelines variable-group list --group-name), and map each secret that the job needs in the step that needs it (env: X: $(X)).",
-			"Plan again: each mapped secret is then an item of its own, with its patch.", "Once no step of the job reads a value of the group, remove the line - group: from the pipeline."}
-	case strings.HasPrefix(p.Credential.Name, "context:"):
-		return []string{"List the names in the context (circleci context show): each that the job's commands name is an item of its own, with its patch.",
-			"Once none is left, remove the context from the job in the workflow, and plan again."}
-	case p.CI == inventory.GitHub:
-		out = append(out, "Give the job permissions: id-token: write, beside what it has.")
-	case p.CI == inventory.GitLab:
-		out = append(out, "Give the job an id_tokens: entry with the audience that the target trusts.")
-	case p.CI == inventory.Azure && strings.HasPrefix(p.Resource.Kind, "cloud/"):
-		out = append(out, "Convert the service connection to workload identity federation (Project settings, Service connections), or use AzureCLI@2 with addSpnToEnvironment.")
-	case p.CI == inventory.Jenkins:
-		out = append(out, "Add an id-token credential of the OpenID Connect Provider plugin, and bind it with withCredentials in place of "+name+".")
-	case p.CI == inventory.Tekton || p.CI == inventory.Argo:
-		out = append(out, "Mount a projected service-account token with the target's audience in place of the secret.")
-	case !issues(p.CI):
-		out = append(out, "This platform signs no identity for its jobs: run the job on a runner with an identity of its own (SPIFFE), or move the pipeline to a platform that does.")
-	}
-	switch {
-	case d.method.name == "aws" && issues(p.CI):
-		out = append(out, "Assume the role of the trust configuration with the job's token (AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE), and unset the keys.")
-	case d.method.name == "gcp" && issues(p.CI):
-		out = append(out, "Make a credential configuration for the provider (gcloud iam workload-identity-pools create-cred-config), and set GOOGLE_APPLICATION_CREDENTIALS to it.")
-	case d.method.name == "azure" && issues(p.CI):
-		out = append(out, "Log in with az login --service-principal --federated-token and the job's token.")
-	case d.method.name == "vault" && issues(p.CI):
-		out = append(out, "Log in with vault write auth/jwt/login role="+d.item.ID+" jwt=- and the job's token.")
-	case d.item.Via == ViaProviso && issues(p.CI):
-		out = append(out, "In the step that needs it: proviso exec --grant "+d.item.ID+" --file token -- CMD, where CMD shows the token to the secrets manager and reads the value.")
-	case d.method.direct && issues(p.CI):
-		out = append(out, oneLine(d.method.title))
-	}
-	return append(out, "Remove "+name+" from the job, and plan again: it is then no item any more.")
 }
