@@ -52,6 +52,7 @@ func (f *glFile) readJob(name string, e *glEntry, job *glJob) {
 		g.images(f.value(job, key))
 	}
 	g.trigger()
+	g.keywords()
 	for _, key := range []string{"before_script", "script", "after_script"} {
 		v := f.value(job, key)
 		if v.node == nil {
@@ -279,16 +280,17 @@ func (g *glRead) special(name string, line int, u use) bool {
 		g.useToken(name, line, u)
 		return true
 	}
+	jobToken := name == "CI_JOB_TOKEN" || name == "CI_BUILD_TOKEN" // its former name
 	switch name {
-	case "CI_JOB_TOKEN", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_REGISTRY_PASSWORD":
+	case "CI_JOB_TOKEN", "CI_BUILD_TOKEN", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_REGISTRY_PASSWORD":
 		if !u.known() {
 			u.res = Resource{"vcs/gitlab", "this project"}
-			if name != "CI_JOB_TOKEN" {
+			if !jobToken {
 				u.res = Resource{"registry/gitlab", "$CI_REGISTRY"}
 			}
-		} else if name == "CI_JOB_TOKEN" && (u.res.Kind == "http/api" || u.res.Kind == "vcs/git") {
+		} else if jobToken && (u.res.Kind == "http/api" || u.res.Kind == "vcs/git") {
 			u.res.Kind = "vcs/gitlab" // wherever the address comes from: nothing else takes the job's token
-		} else if name != "CI_JOB_TOKEN" && u.res.Name == "" || strings.Contains(u.res.Name, "CI_REGISTRY") || strings.Contains(u.res.Name, "CI_DEPENDENCY_PROXY") {
+		} else if !jobToken && u.res.Name == "" || strings.Contains(u.res.Name, "CI_REGISTRY") || strings.Contains(u.res.Name, "CI_DEPENDENCY_PROXY") {
 			u.res.Kind, u.res.Name = "registry/gitlab", firstOf(u.res.Name, "$CI_REGISTRY")
 		}
 		g.f.r.platform(g.place(PlatformToken), line, name, u, g.scope.via)
@@ -321,7 +323,7 @@ func glPredefined(name string) bool {
 }
 
 // glCI are predefined variables whose names look like secrets.
-var glCI = set("CI_JOB_TOKEN", "CI_REGISTRY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_DEPLOY_PASSWORD", "CI_REPOSITORY_URL", "CI_SERVER_TLS_KEY_FILE", "CI_SERVER_TLS_CERT_FILE", "CI_PAGES_URL", "CI_RUNNER_SHORT_TOKEN")
+var glCI = set("CI_JOB_TOKEN", "CI_BUILD_TOKEN", "CI_REGISTRY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_DEPLOY_PASSWORD", "CI_REPOSITORY_URL", "CI_SERVER_TLS_KEY_FILE", "CI_SERVER_TLS_CERT_FILE", "CI_PAGES_URL", "CI_RUNNER_SHORT_TOKEN")
 
 // actor records commands that act with the runner's identity.
 func (g *glRead) actor(a actor, line int) {

@@ -53,7 +53,7 @@ func isGitLabRoot(p string) bool {
 
 func readGitLab(r *reader, docs []*node) {
 	f := &glFile{r: r, entries: make(map[string]*glEntry), seen: map[string]bool{r.src.path: true}}
-	f.collect(r.src, docs)
+	f.collect(r.src, docs, nil)
 	f.reach = f.rulesOf(f.find("workflow"), "rules")
 	for _, name := range f.order {
 		e := f.entries[name]
@@ -68,7 +68,8 @@ func readGitLab(r *reader, docs []*node) {
 }
 
 // collect takes the top-level keys of a file and of what it includes, includes first.
-func (f *glFile) collect(src *source, docs []*node) {
+func (f *glFile) collect(src *source, docs []*node, given *node) {
+	docs = f.withInputs(src, docs, given)
 	for _, root := range docs {
 		if !f.r.isMap(root) || f.r.get(root, "spec") != nil && len(docs) > 1 {
 			continue
@@ -104,6 +105,7 @@ func (f *glFile) include(src *source, inc *node) {
 					name += " " + strings.Join(files, ", ")
 				}
 				r.open(at, v.Line, "include", kind+": "+name, "the included jobs and variables are not in the scanned tree")
+				f.handedInputs(src, r.get(inc, "inputs"))
 				return
 			}
 		}
@@ -116,10 +118,12 @@ func (f *glFile) include(src *source, inc *node) {
 		return
 	}
 	for _, rel := range f.localFiles(src, local) {
-		if f.seen[rel] || f.files >= maxIncludes {
+		given := r.get(inc, "inputs")
+		times := rel + "\x00" + f.inputText(given) // once for every set of inputs
+		if f.seen[rel] && given == nil || f.seen[times] || f.files >= maxIncludes {
 			continue
 		}
-		f.seen[rel] = true
+		f.seen[rel], f.seen[times] = true, true
 		f.files++
 		p := r.tree.load(rel)
 		if p == nil {
@@ -127,7 +131,7 @@ func (f *glFile) include(src *source, inc *node) {
 			continue
 		}
 		r.tree.claim(rel)
-		f.collect(p.src, p.docs)
+		f.collect(p.src, p.docs, given)
 	}
 }
 

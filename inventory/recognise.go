@@ -298,6 +298,9 @@ func isGitLab(o outline, hint CI) bool {
 	if !o.below("script") || o.top("language", "jobs", "steps", "pipelines", "on", "plan", "plan-permissions") {
 		return false
 	}
+	if o.top("spec") && o.below("inputs") && !o.top("apiVersion", "kind") {
+		return true // a component, or what an include gives inputs to
+	}
 	return o.top("stages", "include", "before_script", "image", "default", "variables", "workflow") && o.below("stage", "only", "rules", "tags", "needs", "extends", "artifacts") || o.below("stage", "allow_failure") && o.below("only", "except", "rules", "tags", "services", "allow_failure") && !o.top("services", "version")
 }
 
