@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -127,9 +129,36 @@ func (w *ghWorkflow) dynamicRefs(ix *expr, offset int, matrix matrixValues) []gh
 		out = append(out, ghRef{refSecret, name, offset})
 	}
 	if len(out) == 0 {
-		return []ghRef{{refDynamic, unknown, offset}}
+		return []ghRef{{refDynamic, firstOf(computedName(ix), unknown), offset}}
 	}
 	return out
+}
+
+// computedName writes a name that only a run settles with what it is made of: APP_${{ inputs.target }}_KEY.
+func computedName(ix *expr) string {
+	if p := ix.path(); p != "" {
+		return "${{ " + p + " }}"
+	}
+	if ix.op != opCall || ix.name != "format" || len(ix.args) == 0 || ix.args[0].op != opString {
+		return ""
+	}
+	out := ix.args[0].name
+	for i, a := range ix.args[1:] {
+		part := computedName(a)
+		if a.op == opString {
+			part = a.name
+		}
+		if part == "" {
+			return ""
+		}
+		out = strings.ReplaceAll(out, "{"+strconv.Itoa(i)+"}", part)
+	}
+	return out
+}
+
+// computed reports whether the name of a credential is settled when the job runs.
+func (c *Credential) computed() bool {
+	return c.Name == unknown || strings.Contains(c.Name, "${{")
 }
 
 // maxCandidates bounds what an expression may expand to.
@@ -145,8 +174,12 @@ func candidates(e *expr, matrix matrixValues) []string {
 	case opAnd:
 		return candidates(e.args[1], matrix)
 	case opProp, opIndex:
-		if name, ok := strings.CutPrefix(e.path(), "matrix."); ok {
+		path := strings.TrimPrefix(e.path(), "github.event.")
+		if name, ok := strings.CutPrefix(path, "matrix."); ok {
 			return matrix[name]
+		}
+		if strings.HasPrefix(path, "inputs.") || strings.HasPrefix(path, "env.") {
+			return matrix[path]
 		}
 	case opCall:
 		if e.name != "format" || len(e.args) == 0 {
@@ -175,7 +208,7 @@ func candidates(e *expr, matrix matrixValues) []string {
 	return nil
 }
 
-// matrixValues are the values of each key of a job's matrix.
+// matrixValues are the values of each key of a job's matrix, and of what else has known ones.
 type matrixValues map[string][]string
 
 // readMatrix collects the values of a matrix, from its lists and its includes.
@@ -218,4 +251,32 @@ func (v *view) matrixValue(out matrixValues, key string, val *node) {
 			out[key] = append(out[key], s)
 		}
 	}
+}
+
+// settle adds what else has known values to those of the matrix: what a choice
+// of an input offers, and literals of the environment, under their whole names.
+func (j *ghJob) settle() {
+	r, known := j.w.r, make(matrixValues)
+	for k, v := range j.matrix {
+		known[k] = v
+	}
+	called := make(map[string]bool) // with a text, which may be any
+	for _, e := range j.w.events {
+		for k := range r.pairs(r.get(e.node, "inputs")) {
+			called[k.Value] = called[k.Value] || e.name == "workflow_call"
+		}
+	}
+	for _, e := range j.w.events {
+		for k, in := range r.pairs(r.get(e.node, "inputs")) {
+			if e.name == "workflow_dispatch" && !called[k.Value] && r.str(r.get(in, "type")) == "choice" {
+				r.matrixValue(known, "inputs."+k.Value, r.get(in, "options"))
+			}
+		}
+	}
+	for _, e := range slices.Concat(j.w.env, j.env) {
+		if v := r.str(e.node); v != "" && !strings.Contains(v, "${{") {
+			known["env."+e.name] = []string{v}
+		}
+	}
+	j.matrix = known
 }

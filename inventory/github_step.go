@@ -277,7 +277,10 @@ func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
 	case refAll:
 		r.static(j.placeFor(StaticSecret, s), line, "*", use{res: u.res}, via+" toJSON(secrets)")
 	case refDynamic:
-		r.static(j.placeFor(StaticSecret, s), line, unknown, u, via)
+		if named := envUse(ref.name); !u.known() && named.known() {
+			u.res = named.res
+		}
+		r.static(j.placeFor(StaticSecret, s), line, ref.name, u, via)
 		r.open(j.at, line, "secret name", "secrets[...]", "the name of the secret is computed at run time")
 	case refToken:
 		if !u.known() || u.res.Kind == "vcs/git" {

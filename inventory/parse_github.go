@@ -210,6 +210,7 @@ func (w *ghWorkflow) readJob(k, n *node) {
 	j.idToken = j.mayMint()
 	j.matrix = w.r.readMatrix(w.r.get(n, "strategy"))
 	j.env = w.envOf(n)
+	j.settle()
 	j.at = place{job: j.id}
 	j.readRunner()
 	j.tokenPath(k)

@@ -11,7 +11,7 @@ var ruleDynamicSecret = Rule{
 	References: []string{credHygiene, visibility, nistGoals},
 	check: func(s *subject) {
 		for _, p := range s.paths {
-			if p.Credential.Kind != StaticSecret || p.Credential.Name != unknown {
+			if p.Credential.Kind != StaticSecret || !p.Credential.computed() {
 				continue
 			}
 			s.report(found{

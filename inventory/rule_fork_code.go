@@ -121,7 +121,7 @@ func forkCodeSeverity(held []*Path, runs bool) (Severity, string) {
 			names = append(names, "the machine "+p.Resource.Name)
 		case p.Credential.Name == "*":
 			names = append(names, "all secrets")
-		case p.Credential.Name == unknown:
+		case p.Credential.computed():
 			names = append(names, "a secret whose name is computed")
 		case p.Credential.Kind == ServiceConnection:
 			names = append(names, "the service connection "+p.Credential.Name)

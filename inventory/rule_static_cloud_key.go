@@ -72,7 +72,7 @@ func (s *subject) habit(keep func(*Path) bool, say func([]*Path) found) {
 func habitOf(p *Path) string {
 	kind := p.Resource.Kind
 	switch {
-	case p.Credential.Name == "*" || p.Credential.Name == unknown || strings.HasPrefix(kind, "secret-set/") || strings.HasPrefix(kind, "reusable-workflow"):
+	case p.Credential.Name == "*" || p.Credential.computed() || strings.HasPrefix(kind, "secret-set/") || strings.HasPrefix(kind, "reusable-workflow"):
 		return "" // a whole set has rules of its own; what is passed on is judged where it is used
 	case p.Job == compositeJob || strings.HasPrefix(p.Credential.Name, "context:") || strings.HasPrefix(p.Credential.Name, "group:"):
 		return "" // the caller of an action decides what its inputs hold

@@ -122,7 +122,7 @@ func methodFor(p *inventory.Path) *method {
 		return methods["inherit"]
 	case name == "*":
 		return methods["all"]
-	case name == "unknown" || strings.Contains(name, "*"):
+	case name == "unknown" || strings.Contains(name, "*") || strings.Contains(name, "${{"):
 		return methods["unknown"]
 	case strings.HasPrefix(res.Kind, "reusable-workflow"):
 		return methods["saas"]
