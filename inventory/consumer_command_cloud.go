@@ -377,11 +377,16 @@ func readKubectl(c *command, x *consumption) {
 			}
 		}
 	}
-	options(c, x, res)
+	x.tool = use{res: res, via: tool}
+	if c.arg(1) == "create" && c.arg(2) == "secret" { // what is stored is for something else
+		x.tool.guess = true
+		stored(c, x)
+	} else {
+		options(c, x, res)
+	}
 	if v, ok := c.option("-u", "--username"); ok {
 		x.label(v, res.Kind, res.Name, tool+" login")
 	}
-	x.tool = use{res: res, via: tool}
 	if tool == "kustomize" || c.has("--dry-run=client") && c.has("create") && !c.has("apply") {
 		return
 	}
@@ -396,6 +401,17 @@ func readKubectl(c *command, x *consumption) {
 		x.fetched = append(x.fetched, fetched{name: name, source: "kubernetes", res: res, family: "k8s"})
 	}
 	x.acts("k8s", res.Kind, res.Name, tool+" "+c.arg(1))
+}
+
+// stored reads the login to a registry that becomes a secret of a cluster.
+func stored(c *command, x *consumption) {
+	host, _ := c.option("--docker-server")
+	if v, ok := c.option("--docker-username"); ok {
+		x.label(v, "registry/container", host, "kubectl create secret")
+	}
+	if v, ok := c.option("--docker-password"); ok {
+		x.secret(v, "registry/container", host, "kubectl create secret")
+	}
 }
 
 func lastWord(c *command) string { return c.arg(len(c.words) - 1) }
