@@ -136,7 +136,7 @@ func (w *ghWorkflow) dynamicRefs(ix *expr, offset int, matrix matrixValues) []gh
 
 // computedName writes a name that only a run settles with what it is made of: APP_${{ inputs.target }}_KEY.
 func computedName(ix *expr) string {
-	if p := ix.path(); p != "" {
+	if p := ix.path(); strings.Contains(p, ".") {
 		return "${{ " + p + " }}"
 	}
 	if ix.op != opCall || ix.name != "format" || len(ix.args) == 0 || ix.args[0].op != opString {
