@@ -101,7 +101,7 @@ func (f *jkFile) usesIn(body []*gCall) map[string]use {
 			return
 		}
 		for _, c := range calls {
-			usesOf(c, out)
+			f.usesOf(c, out)
 			if c.value() {
 				continue // the calls of its value stand beside it
 			}

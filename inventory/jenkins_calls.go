@@ -13,7 +13,7 @@ func init() {
 	jkReaders = map[string]func(*jkFile, *gCall, jkCtx){
 		"pipeline": jkPipeline, "stage": jkStage, "agent": jkAgentBlock, "environment": jkEnvBlock, "node": jkNode, "post": jkPostBlock, "options": jkOptionsBlock,
 		"if": jkIf, "withCredentials": jkWithCredentials, "credentials": jkCredentials, "sshagent": jkSSHAgent, "docker.withRegistry": jkWithRegistry,
-		"withAWS": jkWithAWS, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
+		"withAWS": jkWithAWS, "withEnv": jkWithEnv, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
 		"withKubeConfig": jkKube, "withKubeCredentials": jkKube, "kubernetesDeploy": jkKube, "azureServicePrincipal": jkAzure,
 		"load": jkLoad, "step": jkPostStep,
 		"withAzureKeyvault": jkAzureVault, "azureKeyVault": jkAzureVault, "sshPublisher": jkSSHPublisher, "nexusPublisher": jkServer, "nexusPolicyEvaluation": jkServer,
@@ -398,6 +398,10 @@ func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
 		return
 	}
 	f.idArgs(c.args, c, ctx, res, 0)
+	f.secretPaths(c, ctx, res)
+	if c.name == "httpRequest" && !ctx.covered {
+		f.requests(c, ctx, res)
+	}
 	if !strings.HasPrefix(c.name, "print") && c.name != "echo" && c.name != "error" {
 		f.socket(c.args, ctx, 0)
 	}
@@ -429,7 +433,11 @@ func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth in
 						f.pending = append(f.pending, jkPending{v, c.line, ctx, c.name})
 						continue
 					}
-					f.secret(v, c.line, ctx, use{res: res, nature: NatureCredential}, c.name+" "+a.key)
+					u := use{res: res, nature: NatureCredential}
+					if !u.known() && len(f.ids(v)) == 0 {
+						u.res = keyResource(a.key)
+					}
+					f.secret(v, c.line, ctx, u, c.name+" "+a.key)
 				}
 			}
 			continue

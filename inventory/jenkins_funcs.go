@@ -214,6 +214,13 @@ func (v gValue) moved(line, depth int) gValue {
 	return v
 }
 
+// inOrder gives the functions as they stand in the file.
+func (f *jkFile) inOrder() []string {
+	names := sortedKeys(f.funcs)
+	slices.SortStableFunc(names, func(a, b string) int { return f.funcs[a].line - f.funcs[b].line })
+	return names
+}
+
 // uncalled reads the functions that nothing in the file calls, and the
 // closures that are handed on by their name, where they stand.
 func (f *jkFile) uncalled(ctx jkCtx) {
@@ -224,7 +231,7 @@ func (f *jkFile) uncalled(ctx jkCtx) {
 		}
 	}
 	for _, roots := range []bool{true, false} { // who calls others comes first
-		for _, name := range sortedKeys(f.funcs) {
+		for _, name := range f.inOrder() {
 			if f.called[name] || roots && f.mentioned[name] {
 				continue
 			}

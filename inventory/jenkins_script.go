@@ -8,7 +8,7 @@ import (
 // Scripts of a pipeline, and the steps that talk to something by themselves.
 
 // usesOf notes what a step does with variables, if it is a script or a request.
-func usesOf(c *gCall, out map[string]use) {
+func (f *jkFile) usesOf(c *gCall, out map[string]use) {
 	note := func(name string, u use) {
 		if old, ok := out[name]; !ok || !old.known() {
 			out[name] = u
@@ -16,7 +16,7 @@ func usesOf(c *gCall, out map[string]use) {
 	}
 	switch {
 	case isScript(c.name):
-		for _, s := range scriptsOf(c) {
+		for _, s := range f.scripts(c) {
 			for _, u := range readScript(s.str, nil).uses {
 				if u.slot || u.use.known() {
 					note(u.name, u.use)
@@ -53,10 +53,17 @@ func (v gValue) names(depth int, visit func(string)) {
 // jkScript reads a script for what needs no binding: values of vaults, and
 // commands that can only act with the identity of the agent.
 func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
-	for _, s := range scriptsOf(c) {
+	agent := firstOf(append(slices.Clone(ctx.runner.Labels), "agent")...)
+	for _, s := range f.scripts(c) {
+		if at := passesSocket.FindStringIndex(s.str); at != nil && !strings.Contains(s.str[:at[0]], "ssh ") {
+			f.r.ambient(ctx.place(), s.line+strings.Count(s.str[:at[1]], "\n"), "docker.sock", dockerSocket, c.name)
+		}
 		facts := readScript(s.str, nil)
 		for _, v := range facts.fetched {
 			f.r.add(ctx.place(), s.line+v.line, Credential{Kind: StaticSecret, Name: v.name, Nature: storedNature(v.name), Source: v.source}, envUse(v.name), c.name)
+			if (v.family == "aws" || v.family == "gcp" || v.family == "azure") && !ctx.covered && !f.bound {
+				f.r.machineActs(ctx.place(), s.line+v.line, agent, actor{family: v.family, res: v.res, via: c.name})
+			}
 		}
 		for _, x := range facts.exchanges {
 			if x.res.Kind == "broker/proviso" {
@@ -70,8 +77,9 @@ func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
 			}
 			cloud := a.family == "aws" || a.family == "gcp" || a.family == "azure"
 			switch {
+			case cloud && a.family != "aws" && f.r.inSight(ctx.job, a): // a login stays, a variable goes with its block
 			case cloud && !f.bound, a.family == "ssh" && a.res.Kind == "ssh/host-or-git":
-				f.r.ambient(ctx.place(), s.line+a.line, firstOf(append(slices.Clone(ctx.runner.Labels), "agent")...), use{res: a.res}, a.via)
+				f.r.ambient(ctx.place(), s.line+a.line, agent, use{res: a.res}, a.via)
 			}
 		}
 	}
@@ -85,7 +93,13 @@ func (f *jkFile) outside(s gValue, facts *facts, ctx jkCtx, via string) {
 		return
 	}
 	for _, u := range facts.uses {
-		if u.slot && u.use.nature == NatureCredential && u.use.known() && looksSecret(u.name) && strings.ToUpper(u.name) == u.name && !f.gives(u.name) {
+		if id, ok := "", false; u.slot && u.use.nature == NatureCredential && u.use.known() && strings.ToUpper(u.name) != u.name && looksSecret(u.name) {
+			if id, ok = f.fetches(gValue{ident: u.name}, 0); ok {
+				f.static(firstOf(id, u.name), s.line+u.line, ctx, u.use, via)
+			}
+			continue
+		}
+		if u.slot && u.use.nature == NatureCredential && looksSecret(u.name) && strings.ToUpper(u.name) == u.name && !f.gives(u.name) {
 			f.r.static(ctx.place(), s.line+u.line, u.name, u.use, via)
 		}
 	}

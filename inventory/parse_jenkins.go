@@ -121,7 +121,7 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 				f.consts[name.str] = appendNew(f.consts[name.str], def.str)
 			}
 		default:
-			usesOf(c, f.names)
+			f.usesOf(c, f.names)
 		}
 		f.surveyArgs(c.args, depth)
 		f.survey(c.body, depth+1)

@@ -241,6 +241,9 @@ func (p *shellParser) command(stop byte) *command {
 			p.i++
 			continue
 		}
+		if p.i < len(p.s) && (p.s[p.i] == '>' || p.s[p.i] == '<') && len(w) == 1 && w[0] >= '0' && w[0] <= '9' {
+			continue // 2>/dev/null
+		}
 		if leading {
 			if name, ok := assignment(raw); ok {
 				c.assigns = append(c.assigns, assign{name, w[len(name)+1:], line})

@@ -1,0 +1,201 @@
+package inventory
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Where values of a pipeline come from: scripts that stand under a name, and
+// secrets that a step of a library fetches.
+
+// wholeHole matches a GString that is nothing but a name.
+var wholeHole = regexp.MustCompile(`^\s*\$\{?([A-Za-z_]\w*)\}?\s*$`)
+
+// keepsText are methods of a text after which it says the same.
+var keepsText = set("replace", "replaceAll", "replaceFirst", "trim", "stripIndent", "stripMargin", "toString", "normalize", "concat")
+
+// scripts gives the script texts of a step, also those that stand under a name.
+func (f *jkFile) scripts(c *gCall) []gValue {
+	out := scriptsOf(c)
+	add := func(v gValue) { out = append(out, f.texts(v, 0)...) }
+	for _, a := range c.args {
+		if a.key == "" || a.key == "script" {
+			add(a.val)
+		}
+		if a.key == "" {
+			add(mapValue(a.val, "script"))
+		}
+	}
+	return out[:min(len(out), maxCandidates)]
+}
+
+// texts gives the texts behind a name.
+func (f *jkFile) texts(v gValue, depth int) []gValue {
+	name := v.ident
+	switch {
+	case depth > 4:
+		return nil
+	case v.isStr:
+		name = ""
+		if m := wholeHole.FindStringSubmatch(v.str); m != nil && v.gstr {
+			name = m[1]
+		}
+	case v.call != nil:
+		at := strings.LastIndexByte(name, '.')
+		if at < 0 || !keepsText[name[at+1:]] {
+			return nil
+		}
+		name = name[:at]
+	}
+	if name == "" {
+		return nil
+	}
+	var out []gValue
+	for _, l := range f.lists(name) {
+		if l.isStr {
+			out = append(out, l)
+		} else {
+			out = append(out, f.texts(l, depth+1)...)
+		}
+	}
+	return out
+}
+
+// jkPlain are steps of Jenkins itself that give back no secret.
+var jkPlain = set("sh", "bat", "powershell", "pwsh", "readFile", "readJSON", "readYaml", "readProperties", "readTrusted", "readMavenPom", "readCSV", "readManifest", "input", "libraryResource", "httpRequest", "error", "pwd", "isUnix",
+	"fileExists", "findFiles", "sha1", "sha256", "uuid", "tool", "checkout", "git", "build", "lock", "timeout", "retry", "script", "node", "dir", "evaluate", "string", "booleanParam", "choice", "steps", "env", "params", "parseJson", "println", "echo")
+
+// fetches reports whether a value comes from a step that the file neither
+// defines nor Jenkins has, and what that step is asked for when it says so.
+func (f *jkFile) fetches(v gValue, depth int) (id string, ok bool) {
+	if depth > 6 {
+		return "", false
+	}
+	base, rest, dotted := strings.Cut(strings.TrimPrefix(v.ident, "this."), ".")
+	switch {
+	case base == "" || base == "env" || base == "params" || base[0] >= 'A' && base[0] <= 'Z':
+	case dotted && rest == "call", v.call != nil && !dotted:
+		if _, fn := f.callee(v.call); fn != nil {
+			for _, answer := range answers(fn) {
+				if id, ok = f.fetches(answer, depth+2); ok {
+					return id, ok
+				}
+			}
+		} else if jkReaders[base] == nil && !jkPlain[base] && !jkKept[base] && v.call.body == nil {
+			for _, a := range v.call.args {
+				for _, s := range f.ids(a.val) {
+					if strings.Contains(s, "/") && !strings.ContainsAny(s, " \n") {
+						return s, true
+					}
+				}
+			}
+			return "", true
+		}
+	default:
+		for _, l := range f.lists(base) {
+			if id, ok = f.fetches(l, depth+1); ok {
+				return id, ok
+			}
+		}
+	}
+	for _, p := range v.parts {
+		if !p.asked {
+			if id, ok = f.fetches(p, depth+1); ok {
+				return id, ok
+			}
+		}
+	}
+	return "", false
+}
+
+// jkWithEnv records the variables that hold what a step of a library fetched.
+func jkWithEnv(f *jkFile, c *gCall, ctx jkCtx) {
+	var inner map[string]use
+	for _, a := range c.args {
+		for _, l := range a.val.list {
+			name, ok := assignment(l.val.str)
+			if !ok || !l.val.gstr || !looksSecret(name) || f.active["env "+name] {
+				continue
+			}
+			for _, ref := range shellVars(l.val.str[len(name)+1:]) {
+				id, ok := f.fetches(gValue{ident: ref.name}, 0)
+				if !ok {
+					continue
+				}
+				if inner == nil {
+					inner = f.usesIn(c.body)
+				}
+				f.static(firstOf(id, name), l.val.line, ctx, use{nature: NatureCredential}.or(inner[name]).or(envUse(name)), "withEnv")
+			}
+		}
+	}
+	f.arguments(c, ctx)
+	f.nestedCalls(c, ctx)
+	f.block(c.body, ctx)
+}
+
+// static records a credential by a name that is known.
+func (f *jkFile) static(name string, line int, ctx jkCtx, u use, via string) {
+	u.res = f.filled(u.res)
+	f.r.static(ctx.place(), line, name, u, via)
+}
+
+// jkSecretKey matches arguments of any step that say where a secret lies.
+var jkSecretKey = regexp.MustCompile(`(?i)^(vault)?secret(path)?$|^vaultpath$`)
+
+// secretPaths records the secrets of a manager that a step of a library is asked to fetch or to use.
+func (f *jkFile) secretPaths(c *gCall, ctx jkCtx, res Resource) {
+	for _, a := range c.args {
+		if !jkSecretKey.MatchString(a.key) {
+			continue
+		}
+		for _, id := range f.ids(a.val) {
+			if strings.Contains(strings.Trim(id, "/"), "/") && !strings.ContainsAny(id, " \n:") {
+				u := use{res: res, nature: NatureCredential}
+				if registry := named(c, "registry"); res.Kind == "registry/container" && registry.isStr {
+					u.res = f.filled(imageRegistry(registry.str + "/"))
+				}
+				if !u.known() {
+					u.res = envUse(id).res
+				}
+				f.static(id, lineOr(a.val.line, c.line), ctx, u, c.name+" "+a.key)
+			}
+		}
+	}
+}
+
+// requests records variables that a request sends as a credential and that the file gets from nowhere.
+func (f *jkFile) requests(c *gCall, ctx jkCtx, res Resource) {
+	for _, a := range c.args {
+		a.val.names(0, func(name string) {
+			if looksSecret(name) && strings.ToUpper(name) == name && !f.gives(name) {
+				u := knownEnv(name).or(use{res: res, nature: NatureCredential}).or(envUse(name))
+				f.static(name, lineOr(a.val.line, c.line), ctx, u, c.name)
+			}
+		})
+	}
+}
+
+// lineOr gives the line of a value, or that of the call it stands in.
+func lineOr(line, call int) int {
+	if line > 0 {
+		return line
+	}
+	return call
+}
+
+// keyResource tells from the name of an argument what its credential is for: registryCredentialsId.
+func keyResource(key string) Resource {
+	low := strings.ToLower(key)
+	at := strings.Index(low, "cred")
+	if at <= 0 {
+		return Resource{}
+	}
+	if word := low[:at]; strings.HasSuffix(word, "registry") || word == "docker" {
+		return Resource{"registry/container", unknown}
+	}
+	return envUse(key[:at] + "_TOKEN").res
+}
+
+// passesSocket matches a command that hands on the socket of the container engine.
+var passesSocket = regexp.MustCompile(`(?:-v|--volume|--mount|DOCKER_HOST=)\S*[ =]?\S*/docker\.sock`)
