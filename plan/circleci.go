@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -133,12 +134,24 @@ func (f circleFile) fetch(steps *scriptList, d *draft) (done bool, err error) {
 		if key == nil || len(d.item.Secrets) != 1 {
 			return false, no(st, "the secret is used by a step that is no command")
 		}
-		if err := f.prefix(key, val, d.fetchCommands()); err != nil {
+		if handsOn(d.item.Secrets[0]).MatchString(text(val)) {
+			return false, no(val, "the command hands the variable on to later steps by its name (BASH_ENV)")
+		}
+		commands, err := d.fetchCommands(text(val))
+		if err == nil {
+			err = f.prefix(key, val, commands)
+		}
+		if err != nil {
 			return false, err
 		}
 		done = true
 	}
 	return done, nil
+}
+
+// handsOn finds a variable in single quotes that goes into the environment of later steps.
+func handsOn(name string) *regexp.Regexp {
+	return regexp.MustCompile(`'[^'\n]*\$\{?` + regexp.QuoteMeta(name) + `\b[^'\n]*'[^\n]*BASH_ENV`)
 }
 
 // conditional gives the steps below when or unless, nil when a step is none.

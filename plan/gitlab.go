@@ -51,7 +51,8 @@ func (f gitlabFile) change(id string, d *draft) error {
 		if at < 0 || len(d.item.Secrets) != 1 {
 			return no(node, "the secret is not named in the job's script")
 		}
-		return firstError(f.idToken(node, "PROVISO_ID_TOKEN", "$PROVISO_URL"), script.before(at, d.fetchCommands()...))
+		commands, err := d.fetchCommands(allText(script.list))
+		return firstError(err, f.idToken(node, "PROVISO_ID_TOKEN", "$PROVISO_URL"), script.before(at, commands...))
 	}
 	return no(node, "for GitLab there are steps, and no patch, for this")
 }
@@ -99,7 +100,9 @@ func (f gitlabFile) oneText(node, val *yaml.Node, d *draft) error {
 	switch {
 	case d.method.fetch && len(d.item.Secrets) == 1:
 		d.note(masksLittle)
-		t = d.fetched(d.item.Secrets[0])
+		if t = d.fetched(d.item.Secrets[0]); readsFile(d.item.Secrets[0], val.Value) {
+			t = d.fetchedFile(d.item.Secrets[0])
+		}
 	case d.logsIn():
 		if t, err = d.login(`printf '%s' "$` + name + `"`); err != nil {
 			return err

@@ -207,6 +207,10 @@ func (f *jenkinsFile) environment(open int, d *draft) (*bound, error) {
 		if b.kind = bindsAWS; !slices.Contains(awsKeyNames, b.secret) {
 			return nil, fmt.Errorf("an environment block makes %s of the key, which the AWS tools don't read by themselves", oneLine(b.secret))
 		}
+	case readsFile(b.secret, f.g.text[b.scope[0]:b.scope[1]]):
+		if b.kind = bindsFile; encodedFile.MatchString(strings.Join(d.item.Secrets, " ") + " " + b.secret) {
+			return nil, fmt.Errorf("the file is no text, and a secrets manager keeps it encoded: the commands have to decode it")
+		}
 	case len(f.g.names(b.secret+"_USR", b.scope[0], b.scope[1]))+len(f.g.names(b.secret+"_PSW", b.scope[0], b.scope[1])) > 0:
 		// The block makes variables of a user's name and a password.
 		if b.kind, b.user = bindsPair, b.secret+"_USR"; len(f.g.names(b.secret, b.to, b.scope[1])) > 0 {

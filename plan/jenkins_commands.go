@@ -187,7 +187,7 @@ func (d *draft) jenkinsFetch(b *bound) (*takeover, error) {
 	var after []string
 	switch b.kind {
 	case bindsFile:
-		t.before = append(t.before, b.secret+`="$(mktemp)"`, "export "+b.secret, `trap 'rm -f "$`+b.secret+`"' EXIT`, read("value")+` > "$`+b.secret+`"`)
+		t.before = append(t.before, d.intoFile(b.secret, "value")...)
 		d.note("The credential is a file: put its content into the secrets manager (value=@FILE in place of value=-).")
 	case bindsKey:
 		t.before = append(t.before, b.secret+`="$(mktemp)"`, "export "+b.secret, `trap 'rm -f "$`+b.secret+`"' EXIT`, `printf '%s\n' "$(`+read("value")+`)" > "$`+b.secret+`"`)
@@ -283,7 +283,7 @@ func (f *jenkinsFile) named(b *bound, t *takeover) (scripts []literal, err error
 var known = strings.Fields(`sh echo script dir if else for while switch try catch finally return stage steps withEnv withCredentials timeout retry
 	catchError warnError error sleep timestamps ansiColor container parallel unstash stash archiveArtifacts junit fileExists readFile writeFile
 	readJSON readYaml deleteDir cleanWs input string file usernamePassword sshUserPrivateKey usernameColonPassword case assert when expression not environment
-	cache wrap post always success failure unstable cleanup changed options when tools parameters environment label credentials
+	branch tag anyOf allOf changeRequest buildingTag triggeredBy beforeAgent unsuccessful cache wrap post always success failure unstable cleanup changed options when tools parameters environment label credentials
 	docker.image inside trim split tokenize toLowerCase toUpperCase contains replaceAll replace stripIndent agent equals isEmpty startsWith endsWith size each add join println print lock`)
 
 var called = regexp.MustCompile(`([A-Za-z_][\w.?]*)[ \t]*?(\(|\{|'|"|[ \t]\w+[ \t]*:[^:])`)
@@ -385,34 +385,4 @@ func (s *shellStrings) with(before []string, out [][]string, in string) string {
 	}
 	b.WriteString(quote)
 	return b.String()
-}
-
-var (
-	trapOf  = regexp.MustCompile(`^\s*trap '(.*)' EXIT$`)
-	itsTrap = regexp.MustCompile(`^(\s*)trap (?:'([^']*)'|(\w+)) ([A-Z0-9 ]+)$`)
-	anyTrap = regexp.MustCompile(`(^|[\s;&|({])trap\s`)
-)
-
-// keepTrap puts what a takeover cleans up into the traps that the script sets
-// itself, which would take its place.
-func (t *takeover) keepTrap(lines [][]string) error {
-	ours := ""
-	for _, c := range t.before {
-		if m := trapOf.FindStringSubmatch(c); m != nil {
-			ours = m[1]
-		}
-	}
-	for i, line := range lines {
-		if ours == "" || len(line) == 0 || !anyTrap.MatchString(line[0]) {
-			continue
-		}
-		m := itsTrap.FindStringSubmatch(line[0])
-		switch {
-		case m == nil:
-			return fmt.Errorf("the script has a trap of its own, and what the patch cleans up would stay: %s", oneLine(strings.TrimSpace(line[0])))
-		case slices.Contains(strings.Fields(m[4]), "EXIT") || slices.Contains(strings.Fields(m[4]), "0"):
-			lines[i] = []string{m[1] + "trap '" + m[2] + m[3] + "; " + ours + "' " + m[4]}
-		}
-	}
-	return nil
 }

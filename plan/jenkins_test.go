@@ -28,6 +28,7 @@ func TestJenkinsRefuses(t *testing.T) {
 		"keys that are named":     {stage("withCredentials([[$class: 'AmazonWebServicesCredentialsBinding', credentialsId: 'aws-prod']]) {\nsh 'docker run -e AWS_ACCESS_KEY_ID -e AWS_SECRET_ACCESS_KEY x'\n}"), "session token beside the keys"},
 		"a login for all stages":  {"pipeline {\n  agent any\n  environment {\n    VAULT_TOKEN = credentials('vault-token')\n  }\n  stages { stage('Go') { when { branch 'main' }\n steps { sh 'vault kv get secret/x' } } }\n}\n", "every command of every stage"},
 		"a login that stays":      {stage("withCredentials([file(credentialsId: 'gcp-key', variable: 'GCP_KEY')]) {\nsh 'gcloud auth activate-service-account --key-file=$GCP_KEY'\n}\nsh 'gcloud run deploy erp'"), "behind the block"},
+		"a variable of the patch": {stage("withEnv(['value=x']) { withCredentials([string(credentialsId: 'slack', variable: 'SLACK_TOKEN')]) {\nsh 'curl -d \"$value\" -H \"Authorization: Bearer $SLACK_TOKEN\" https://slack.com/api/x'\n} }"), "one of that name"},
 		"a trap of another form":  {stage("withCredentials([file(credentialsId: 'app-env', variable: 'ENV_FILE')]) {\nsh '''\ntrap \"rm x\" EXIT\ncp $ENV_FILE .env\n'''\n}"), "a trap of its own"},
 	} {
 		dir := t.TempDir()

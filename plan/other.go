@@ -191,10 +191,19 @@ func (d *draft) awsRole() []string {
 
 const masksLittle = "This platform masks only what it holds itself: see that no command of the job prints the value."
 
-// fetchCommands leave the value in the variable that the job has read so far.
-func (d *draft) fetchCommands() []string {
+// fetchCommands leave the value in the variable that a script has read so far, or
+// in the file that it names.
+func (d *draft) fetchCommands(script string) ([]string, error) {
 	d.note(masksLittle)
-	return d.fetched(d.item.Secrets[0]).before
+	name := d.item.Secrets[0]
+	t := d.fetched(name)
+	if d.item.CI == inventory.GitLab && readsFile(name, script) {
+		t = d.fetchedFile(name)
+	}
+	if err := clash(t.before, script, t.names); err != nil {
+		return nil, err
+	}
+	return t.before, t.keepTrap([][]string{strings.Split(script, "\n")})
 }
 
 // handedOn are variables that the tools of the clouds and of Vault read by themselves.

@@ -26,7 +26,8 @@ func (f bitbucketFile) change(id string, d *draft) error {
 		if at < 0 || len(d.item.Secrets) != 1 || script.list.Content[at].Kind != yaml.ScalarNode {
 			return no(step, "the secret is not named in a command of the step")
 		}
-		err = script.before(at, d.fetchCommands()...)
+		commands, why := d.fetchCommands(allText(script.list))
+		err = firstError(why, script.before(at, commands...))
 	case d.logsIn():
 		err = f.login(step, script, d)
 	default:

@@ -93,6 +93,11 @@ func (d *doc) shell(val *yaml.Node, column int) (*shellText, error) {
 // result is what a takeover leaves of a script's lines; nil lines are dropped.
 func (t *takeover) result(lines []string) (out [][]string, touched bool, err error) {
 	out = make([][]string, len(lines))
+	defer func() {
+		if err == nil && (touched || t.all) {
+			err = clash(t.before, strings.Join(lines, "\n"), t.names)
+		}
+	}()
 	for i, line := range lines {
 		out[i] = []string{line}
 		command := strings.TrimSpace(line)
@@ -140,6 +145,9 @@ func (s *shellText) take(t *takeover, first bool) (placed bool, err error) {
 		}
 	}
 	out, touched, err := t.result(s.text)
+	if err == nil && (touched || t.all) {
+		err = t.keepTrap(out)
+	}
 	switch {
 	case err != nil:
 		return false, &whyNot{s.at + 1, err.Error()}
