@@ -88,8 +88,11 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 	for k, v := range r.pairs(n) {
 		u := row.inputUse(k.Value, get)
 		text := strings.Trim(params.put(r.str(v)), "${}")
+		if u.nature != NatureCredential && isVariableName(text) && looksSecret(text) {
+			u = use{res: res, nature: NatureCredential} // sonar_token_variable_name: OUR_TOKEN
+		}
 		if u.nature == NatureCredential && isVariableName(text) {
-			named = named || slices.Contains(row.secrets, k.Value)
+			named = named || slices.Contains(row.secrets, k.Value) || len(row.env) == 1
 			r.static(at, v.Line, text, u, "orb parameter: "+k.Value)
 		}
 	}

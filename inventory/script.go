@@ -131,7 +131,7 @@ func worthReading(s string) bool {
 	return false
 }
 
-var actorHints = []string{"aws", "gcloud", "gsutil", "bq ", "az ", "docker", "kubectl", "helm", "publish", "push", "upload", "cosign", "terraform", "vault", "buildkite-agent", "cdk", "sam ", "oidc", "op ", "login", "ssh", "scp", "deploy", "release", "skaffold", "pulumi", "serverless", "sls", "firebase", "gh "}
+var actorHints = []string{"aws", "gcloud", "gsutil", "bq ", "az ", "docker", "kubectl", "helm", "publish", "push", "upload", "cosign", "terraform", "vault", "buildkite-agent", "cdk", "sam ", "oidc", "op ", "login", "ssh", "scp", "deploy", "release", "git@", "skaffold", "pulumi", "serverless", "sls", "firebase", "gh "}
 
 // command reads one command: assignments first, then what it consumes, then what it merely mentions.
 func (r *scriptReader) command(c *command) {
