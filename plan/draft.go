@@ -124,6 +124,9 @@ func (d *draft) shared(name, what string) string {
 // provisoURL notes that the pipeline has to know where Proviso is.
 func (d *draft) provisoURL() {
 	d.asks = true
+	if strings.HasPrefix(d.p.opt.Broker, "http://") {
+		d.note("Proviso's URL is this machine's (a lab): no target and no runner elsewhere reaches it.")
+	}
 	d.shared("PROVISO_URL", "the URL of Proviso; the command proviso has to be on the runner")
 }
 

@@ -10,6 +10,29 @@ import (
 // checksOut finds what fetches a repository by the controller's own credential.
 var checksOut = regexp.MustCompile(`^(git|checkout|GitSCM|scm|userRemoteConfigs)\b`)
 
+// byExposure says what to do where what hands the secret on takes no token, nil
+// where the general steps fit.
+func (d *draft) byExposure(p *inventory.Path) []string {
+	via, rest, _ := strings.Cut(p.ExposedVia, ":")
+	switch jenkins := p.CI == inventory.Jenkins; {
+	case via == "imagePullSecrets":
+		return []string{"The cluster's nodes pull the image with it, before anything of the job runs: let them pull by their own identity (ECR, Artifact Registry, ACR), or mirror the image to where they can."}
+	case cluster(p.CI) && via == "workspace" && d.method.name == "aws":
+		return []string{"Bind the workspace" + oneLine(rest) + " to projected: with a serviceAccountToken (audience sts.amazonaws.com) and a config map in place of the secret; the config map's file config names role_arn and web_identity_token_file, and the task reads it as AWS_CONFIG_FILE."}
+	case cluster(p.CI) && via == "workspace" && d.method.fetch:
+		return []string{"Bind the workspace" + oneLine(rest) + " to emptyDir: {} in place of the secret, and begin the task with a step that writes its files: proviso token and vault kv get, as the patches do for volumes. The task's own file has its steps."}
+	case cluster(p.CI) && via == "secrets of the service account":
+		return []string{"Take the secret out of the service account's list, and log in within the step that needs it: proviso token --grant " + d.item.ID + " and vault kv get, as in the patches."}
+	case jenkins && checksOut.MatchString(via):
+		return []string{"Check out with a GitHub App's credential (plugin GitHub Branch Source): its tokens live an hour, and open what the App is installed for. Elsewhere a deploy key that can only read."}
+	case jenkins && (via == "registryCredentialsId" || strings.HasPrefix(via, "docker.withRegistry")):
+		return []string{"Leave the id out of " + oneLine(via) + ", and log in by sh before it: bind the id token (credential proviso) with withCredentials, read the value as in the patches, and pipe it to docker login --password-stdin; docker logout at the end.", "For a public image, or one that the agent's machine pulls by its own identity, no login is needed."}
+	case jenkins && strings.HasPrefix(via, "configFileProvider"):
+		return []string{"A managed file of the controller holds it: keep the file's content in the secrets manager, and write the file in the sh step that reads it, as the patches do for file()."}
+	}
+	return nil
+}
+
 // leaveOut says how a step or a job leaves pull requests out, as the scan reads it.
 func leaveOut(ci inventory.CI) []string {
 	how := map[inventory.CI]string{
@@ -38,6 +61,9 @@ func (d *draft) handSteps(p *inventory.Path) []string {
 	case "gitlab-registry":
 		return []string{`Log in with: echo "$CI_REGISTRY_PASSWORD" | docker login -u "$CI_REGISTRY_USER" --password-stdin "$CI_REGISTRY"`, "Remove " + name + " from the job."}
 	}
+	if steps := d.byExposure(p); steps != nil {
+		return append(steps, "Remove "+name+" there, and plan again: it is then no item any more.")
+	}
 	var out []string
 	switch {
 	case strings.HasPrefix(p.Credential.Name, "group:"):
@@ -52,9 +78,6 @@ func (d *draft) handSteps(p *inventory.Path) []string {
 		out = append(out, "Give the job an id_tokens: entry with the audience that the target trusts.")
 	case p.CI == inventory.Azure && d.method.name == "azure":
 		out = append(out, "Use AzureCLI@2 with a service connection by workload identity federation (Project settings, Service connections); addSpnToEnvironment gives its idToken to the script.")
-	case p.CI == inventory.Jenkins && checksOut.MatchString(p.ExposedVia):
-		return []string{"Check out with a GitHub App's credential (plugin GitHub Branch Source) in place of " + name + ": its tokens live an hour and open what the App is installed for. Elsewhere: a deploy key that can only read.",
-			"Remove " + name + " from the pipeline, and plan again: it is then no item any more."}
 	case p.CI == inventory.Jenkins:
 		out = append(out, "Add an id-token credential of the OpenID Connect Provider plugin, and bind it with withCredentials in place of "+name+".")
 	case p.CI == inventory.Tekton || p.CI == inventory.Argo:
