@@ -1,10 +1,12 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -75,6 +77,7 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 	p.plan = &Plan{Version: Version, Roots: []string{}, Route: opt.Route, Foundations: []Foundation{}, Waves: []Wave{}, Items: []Item{}, Variables: []Variable{}, Files: []File{}}
 	for _, t := range trees {
 		p.plan.Roots = append(p.plan.Roots, t.Inventory.Root)
+		p.plan.called = append(p.plan.called, p.called(&t))
 	}
 	groups := groupPaths(trees, p.repos)
 	drafts := p.drafts(groups.groups)
@@ -99,6 +102,15 @@ func Make(ctx context.Context, trees []Tree, opt Options) (*Plan, error) {
 	}
 	p.plan.BurnDown = p.burnDown()
 	return p.plan, nil
+}
+
+// called is how people call a root: a dot says nothing.
+func (p *planner) called(t *Tree) string {
+	if path.Clean(t.Inventory.Root) != "." {
+		return t.Inventory.Root
+	}
+	r := p.repos.of(t, "x") // of a file in the root
+	return cmp.Or(r.name, r.label())
 }
 
 // brokerURL is what may stand in generated files; without TLS to this machine only, as the client has it.

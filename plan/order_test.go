@@ -174,6 +174,15 @@ func TestBurnDownNamesTheRoot(t *testing.T) {
 		if got := strings.Join(p.BurnDown.Gone, ","); got != want {
 			t.Errorf("gone %q, want %q", got, want)
 		}
+		now.Root = "."
+		if p, err = Make(t.Context(), []Tree{{Dir: dir, Inventory: now}}, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if err := p.WriteText(&b, TextOptions{}); err != nil || !strings.HasPrefix(b.String(), strings.TrimSuffix(want, "SLACK_TOKEN")) {
+			t.Errorf("the text begins %q", b.String()[:40])
+		}
+		now.Root = then.Root
 	}
 }
 

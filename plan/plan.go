@@ -31,6 +31,8 @@ type Plan struct {
 	BurnDown *BurnDown `json:"burn_down,omitempty"`
 	// Files are what `proviso plan --write` writes, by name.
 	Files []File `json:"files"`
+
+	called []string // the roots as people call them
 }
 
 // Route says whom a target trusts.

@@ -85,10 +85,10 @@ func (t *textPlan) bold(s string) {
 func (t *textPlan) head() {
 	s := t.plan.Summary
 	if s.Secrets == 0 {
-		t.line("%s: no static secret is used by any pipeline.", strings.Join(t.plan.Roots, ", "))
+		t.line("%s: no static secret is used by any pipeline.", oneLine(strings.Join(t.plan.called, ", ")))
 		return
 	}
-	t.wrapped("", fmt.Sprintf("%s: %s in %s. A patch changes %d of the places, %d are changed by hand.", oneLine(strings.Join(t.plan.Roots, ", ")), plural(s.Secrets, "static secret"), plural(s.Places, "place"), s.Patched, s.Manual))
+	t.wrapped("", fmt.Sprintf("%s: %s in %s. A patch changes %d of the places, %d are changed by hand.", oneLine(strings.Join(t.plan.called, ", ")), plural(s.Secrets, "static secret"), plural(s.Places, "place"), s.Patched, s.Manual))
 	if s.NoneBetter > 0 {
 		t.line("For %s nothing better exists at the target: fenced in, or handed out by Proviso.", plural(s.NoneBetter, "secret"))
 	}

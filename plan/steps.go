@@ -100,6 +100,14 @@ func (d *draft) settingSteps() {
 			s.Command = "gh variable set " + name + " --repo " + sh(d.item.Repository)
 		case inventory.GitLab:
 			s.Command = "glab variable set " + name + " --repo " + sh(d.item.Repository)
+		case inventory.Azure:
+			s.Do = "Set " + name + " among the variables of the pipeline, or in a group of it: " + d.settings[name] + "."
+		case inventory.Buildkite:
+			s.Do = "Set " + name + " in env of the pipeline or in the agents' environment hook: " + d.settings[name] + "."
+		case inventory.CircleCI:
+			s.Do = "Set " + name + " in Project Settings, Environment Variables: " + d.settings[name] + "."
+		case inventory.Bitbucket:
+			s.Do = "Set " + name + " among the Repository variables: " + d.settings[name] + "."
 		case inventory.Jenkins:
 			s.Do = "Set " + name + " among the global properties of Jenkins (Manage Jenkins, System): " + d.settings[name] + "."
 		case inventory.Tekton, inventory.Argo:
