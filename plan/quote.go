@@ -80,7 +80,7 @@ func prose(s string) string {
 }
 
 var (
-	markup     = regexp.MustCompile("[\\\\`*{}\\[\\]<>#|!~]")
+	markup     = regexp.MustCompile("[\\\\`*{}\\[\\]<>#|~]")
 	underscore = regexp.MustCompile(`(^|[^A-Za-z0-9])_|_($|[^A-Za-z0-9])`)
 )
 
