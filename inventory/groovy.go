@@ -296,3 +296,17 @@ func (p *gParser) closure(c *gCall) {
 		p.i++
 	}
 }
+
+// gSteps are steps that no other object has as a method: classes of a library
+// call them by the pipeline that they were given, steps.sh or this.script.withCredentials.
+var gSteps = set("sh", "bat", "powershell", "pwsh", "withCredentials", "withEnv", "withVault", "withAWS", "withSecrets", "withAzureKeyvault", "sshagent", "configFileProvider", "configFile", "httpRequest", "emailext", "slackSend",
+	"withKubeConfig", "withMaven", "withSonarQubeEnv", "usernamePassword", "usernameColonPassword", "sshUserPrivateKey", "gitUsernamePassword", "publishChecks", "githubNotify", "checkout")
+
+// plainStep cuts the object in front of a step.
+func plainStep(name string) string {
+	at := strings.LastIndexByte(name, '.')
+	if at < 1 || !gSteps[name[at+1:]] || name[0] < 'a' && name[0] != '_' || strings.Count(name[:at], ".") > 2 {
+		return name
+	}
+	return name[at+1:]
+}

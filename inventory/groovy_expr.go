@@ -22,7 +22,7 @@ func (p *gParser) call() *gCall {
 		}
 		break
 	}
-	c.name = name.String()
+	c.name = plainStep(name.String())
 	p.arguments(c)
 	return c
 }
@@ -134,12 +134,25 @@ func (p *gParser) operator() bool {
 	return strings.Contains("+-*/%?:<>=!&|^~", t.text)
 }
 
+// nextLine goes on to the next line where it can only continue a choice: what no statement begins with.
+func (p *gParser) nextLine(choice bool) bool {
+	i := 0
+	for p.at(i).kind == 'l' {
+		i++
+	}
+	if t := p.at(i); i == 0 || t.kind != 'p' || t.text != "?" && !(t.text == ":" && choice) || p.at(i+1).text == "." {
+		return false
+	}
+	p.i += i
+	return true
+}
+
 // expression reads a value with its operators.
 func (p *gParser) expression() gValue {
 	v := p.primary()
 	var parts []gValue
 	choice := false // a ?: b, or a ? b : c: one of the parts, not all of them
-	for p.operator() {
+	for p.operator() || p.nextLine(choice) {
 		asks := false
 		for p.operator() {
 			if p.peek().text == "?" {
@@ -299,7 +312,7 @@ func (p *gParser) expressionOrCommand() gValue {
 	if !startsArg {
 		return p.expression()
 	}
-	c := &gCall{line: p.peek().line, name: p.dotted(n)}
+	c := &gCall{line: p.peek().line, name: plainStep(p.dotted(n))}
 	switch c.name {
 	case "return", "def", "throw", "assert", "else", "final", "static", "private", "public", "import", "package":
 		if c.name == "import" || c.name == "package" {

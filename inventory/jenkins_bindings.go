@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -34,6 +35,12 @@ func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 			bind(p)
 		}
 		if v.asked {
+			return
+		}
+		if made := f.collected(v.call); made != nil {
+			for _, b := range made {
+				f.binding(b.name, b.args, b.line, ctx, inner)
+			}
 			return
 		}
 		if v.call != nil && !isBinding(v.call) {
@@ -167,4 +174,76 @@ func (f *jkFile) binding(kind string, args []gArg, line int, ctx jkCtx, inner ma
 	if role := named(b, "roleArn"); role.isStr {
 		f.r.add(ctx.place(), role.line, Credential{Kind: StaticSecret, Name: firstOf(append(f.ids(id), unknown)...), Nature: NatureCredential}, use{res: Resource{"cloud/aws", role.str}}, kind)
 	}
+}
+
+// collected gives the bindings that a closure makes of a list: ids.collect { string(credentialsId: it, ...) }.
+func (f *jkFile) collected(c *gCall) []*gCall {
+	if c == nil || !strings.HasSuffix(c.name, ".collect") && !strings.HasSuffix(c.name, ".collectMany") {
+		return nil
+	}
+	var out []*gCall
+	for _, b := range c.body {
+		if b.name == "return" && b.value() && b.args[0].val.call != nil {
+			b = b.args[0].val.call
+		}
+		if jkKept[b.name] {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// secret records a credential id, or each id that a variable one can be.
+func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
+	if id.line > 0 {
+		line = id.line
+	}
+	ids := slices.DeleteFunc(slices.Clone(f.ids(id)), func(s string) bool { return s == "" })
+	if len(ids) == 0 && (!id.isStr || id.gstr) {
+		if !id.isStr && id.ident == "" && id.parts == nil {
+			return
+		}
+		raw := firstOf(id.str, id.ident, "expression")
+		f.r.open(ctx.place(), line, "credential id", raw, "the id of the credential is computed at run time")
+		at := ctx.place()
+		at.part = raw // two that only a run can tell are two
+		f.r.static(at, line, unknown, u, via)
+		return
+	}
+	for _, name := range ids {
+		x := u
+		if n := natureOf(name); x.nature == "" || n == NatureIdentifier && x.nature != NatureCredential {
+			x.nature = n
+		}
+		if !x.known() {
+			if x.res = envUse(name).res; x.res.Kind == "" { // nothing but its name tells what it is for
+				x.res, _ = fileResource(name, "")
+			}
+		}
+		x.res = f.filled(x.res)
+		f.r.static(ctx.place(), line, name, x, via)
+	}
+}
+
+// filled puts what the file says of names into the name of a resource.
+func (f *jkFile) filled(res Resource) Resource {
+	if !strings.Contains(res.Name, "$") {
+		return res
+	}
+	name := gHole.ReplaceAllStringFunc(res.Name, func(hole string) string {
+		if known := f.expand(hole); len(known) == 1 && known[0] != "" {
+			return known[0]
+		}
+		return hole
+	})
+	switch {
+	case name == res.Name:
+	case res.Kind == "http/api":
+		return hostResource(name)
+	case res.Kind == "registry/container":
+		return imageRegistry(name)
+	default:
+		res.Name = name
+	}
+	return res
 }

@@ -15,7 +15,7 @@ func init() {
 		"if": jkIf, "withCredentials": jkWithCredentials, "credentials": jkCredentials, "sshagent": jkSSHAgent, "docker.withRegistry": jkWithRegistry,
 		"withAWS": jkWithAWS, "withEnv": jkWithEnv, "withVault": jkWithVault, "withSecrets": jkWithSecrets, "configFileProvider": jkConfigFile, "withMaven": jkConfigFile,
 		"withKubeConfig": jkKube, "withKubeCredentials": jkKube, "kubernetesDeploy": jkKube, "azureServicePrincipal": jkAzure,
-		"load": jkLoad, "step": jkPostStep,
+		"load": jkLoad, "openshift.withCluster": jkOpenShift, "step": jkPostStep,
 		"withAzureKeyvault": jkAzureVault, "azureKeyVault": jkAzureVault, "sshPublisher": jkSSHPublisher, "nexusPublisher": jkServer, "nexusPolicyEvaluation": jkServer,
 		"@Library": jkLibrary, "library": jkLibrary, "parameters": jkSkip, "when": jkSkip,
 		"sh": jkScript, "bat": jkScript, "powershell": jkScript, "pwsh": jkScript,
@@ -181,61 +181,6 @@ func jkEnvBlock(f *jkFile, c *gCall, ctx jkCtx) {
 	}
 }
 
-// secret records a credential id, or each id that a variable one can be.
-func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
-	if id.line > 0 {
-		line = id.line
-	}
-	ids := slices.DeleteFunc(slices.Clone(f.ids(id)), func(s string) bool { return s == "" })
-	if len(ids) == 0 && (!id.isStr || id.gstr) {
-		if !id.isStr && id.ident == "" && id.parts == nil {
-			return
-		}
-		raw := firstOf(id.str, id.ident, "expression")
-		f.r.open(ctx.place(), line, "credential id", raw, "the id of the credential is computed at run time")
-		at := ctx.place()
-		at.part = raw // two that only a run can tell are two
-		f.r.static(at, line, unknown, u, via)
-		return
-	}
-	for _, name := range ids {
-		x := u
-		if n := natureOf(name); x.nature == "" || n == NatureIdentifier && x.nature != NatureCredential {
-			x.nature = n
-		}
-		if !x.known() {
-			if x.res = envUse(name).res; x.res.Kind == "" { // nothing but its name tells what it is for
-				x.res, _ = fileResource(name, "")
-			}
-		}
-		x.res = f.filled(x.res)
-		f.r.static(ctx.place(), line, name, x, via)
-	}
-}
-
-// filled puts what the file says of names into the name of a resource.
-func (f *jkFile) filled(res Resource) Resource {
-	if !strings.Contains(res.Name, "$") {
-		return res
-	}
-	name := gHole.ReplaceAllStringFunc(res.Name, func(hole string) string {
-		if known := f.expand(hole); len(known) == 1 && known[0] != "" {
-			return known[0]
-		}
-		return hole
-	})
-	switch {
-	case name == res.Name:
-	case res.Kind == "http/api":
-		return hostResource(name)
-	case res.Kind == "registry/container":
-		return imageRegistry(name)
-	default:
-		res.Name = name
-	}
-	return res
-}
-
 // jkCredentials reads a credentials('id') outside of an environment block.
 func jkCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 	if v := positional(c, 0); v.isStr || v.ident != "" {
@@ -383,7 +328,7 @@ func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
 	res := Resource{}
 	url := named(c, "url")
 	switch {
-	case c.name == "git" || c.name == "checkout" || strings.HasSuffix(c.name, "GitSCM"):
+	case c.name == "git" || c.name == "checkout" || strings.HasSuffix(c.name, ".checkout") || strings.HasSuffix(c.name, "GitSCM"):
 		res = Resource{"vcs/git", firstOf(url.str, unknown)}
 	case c.name == "registryCredentialsId":
 		f.secret(positional(c, 0), c.line, ctx, secretUse("registry/container", ""), c.name)
@@ -399,6 +344,12 @@ func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
 	}
 	f.idArgs(c.args, c, ctx, res, 0)
 	f.secretPaths(c, ctx, res)
+	switch c.name[strings.LastIndexByte(c.name, '.')+1:] {
+	case "lookupCredentials", "lookupCredentialsInItemGroup":
+		f.secret(gValue{ident: c.name, line: c.line}, c.line, ctx, use{nature: NatureCredential}, "CredentialsProvider")
+	case "findCredentialById":
+		f.secret(positional(c, 0), c.line, ctx, use{nature: NatureCredential}, "CredentialsProvider")
+	}
 	if c.name == "httpRequest" && !ctx.covered {
 		f.requests(c, ctx, res)
 	}
@@ -443,6 +394,9 @@ func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth in
 			continue
 		}
 		f.idArgs(a.val.list, c, ctx, res, depth+1)
+		for _, p := range a.val.parts { // [a: b] + more
+			f.idArgs(p.list, c, ctx, res, depth+1)
+		}
 		if a.val.call != nil && len(a.val.call.args) > 0 && jkReaders[a.val.call.name] == nil && c.name == "checkout" {
 			f.idArgs(a.val.call.args, c, ctx, res, depth+1)
 		}

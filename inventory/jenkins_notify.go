@@ -24,7 +24,7 @@ func jkConnection(f *jkFile, c *gCall, ctx jkCtx) {
 	at := ctx.place()
 	static := false
 	for _, key := range []string{"tokenCredentialId", "credentialsId", "webhookUrl"} {
-		if v := named(c, key); v.isStr && (key != "webhookUrl" || v.gstr) || v.ident != "" {
+		if v := named(c, key); v.isStr && (key != "webhookUrl" || v.gstr) || v.ident != "" || v.parts != nil {
 			if key == "webhookUrl" {
 				continue
 			}

@@ -26,7 +26,11 @@ func (f *jkFile) scripts(c *gCall) []gValue {
 			add(mapValue(a.val, "script"))
 		}
 	}
-	return out[:min(len(out), maxCandidates)]
+	out = out[:min(len(out), maxCandidates)]
+	for i := range out {
+		out[i] = f.spliced(out[i])
+	}
+	return out
 }
 
 // texts gives the texts behind a name.
@@ -199,3 +203,37 @@ func keyResource(key string) Resource {
 
 // passesSocket matches a command that hands on the socket of the container engine.
 var passesSocket = regexp.MustCompile(`(?:-v|--volume|--mount|DOCKER_HOST=)\S*[ =]?\S*/docker\.sock`)
+
+// jkOpenShift reads the block of a cluster: with a credential that it names, or the one that Jenkins keeps for it.
+func jkOpenShift(f *jkFile, c *gCall, ctx jkCtx) {
+	cluster, id := positional(c, 0), firstValue(positional(c, 1), named(c, "credentialsId"))
+	res := f.filled(Resource{"k8s/cluster", firstOf(cluster.str, cluster.ident, unknown)})
+	if id.isStr || id.ident != "" {
+		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), c.name)
+	} else {
+		f.r.connection(ctx.place(), c.line, c.name, use{res: res}, c.name)
+	}
+	ctx.covered = true
+	f.block(c.body, ctx)
+}
+
+// wrappedHole matches a variable in a GString that a function quotes: ${quote(PASSWORD)}.
+var wrappedHole = regexp.MustCompile(`\$\{[\w.]+\(\s*(?:env\.)?([A-Za-z_]\w*)\s*\)\}`)
+
+// spliced puts the texts that other names hold into a script, and takes the quoting off its variables.
+func (f *jkFile) spliced(v gValue) gValue {
+	if !v.gstr {
+		return v
+	}
+	v.str = wrappedHole.ReplaceAllString(v.str, "${$1}")
+	v.str = gHole.ReplaceAllStringFunc(v.str, func(hole string) string {
+		m := gHole.FindStringSubmatch(hole)
+		for _, l := range f.texts(gValue{ident: firstOf(m[1], m[2])}, 3) {
+			if strings.Contains(l.str, " ") && !strings.Contains(l.str, "\n") {
+				return l.str
+			}
+		}
+		return hole
+	})
+	return v
+}

@@ -117,7 +117,7 @@ func (f *jkFile) gives(name string) bool {
 		}
 		for at := wordAt(line, name); at >= 0 && !given; at = wordAt(line, name) {
 			before, after := line[:at], strings.TrimLeft(line[at+len(name):], " ")
-			given = strings.HasPrefix(after, "=") && !strings.HasPrefix(after, "==") || !strings.HasSuffix(before, "$") && !strings.HasSuffix(before, "${") && !strings.HasSuffix(before, "env.") && !strings.HasSuffix(before, "env:") && !strings.HasSuffix(before, "%")
+			given = strings.HasPrefix(after, "=") && !strings.HasPrefix(after, "==") || !strings.HasSuffix(before, "$") && !strings.HasSuffix(before, "${") && !strings.HasSuffix(before, "env.") && !strings.HasSuffix(before, "env:") && !strings.HasSuffix(before, "%") && !strings.HasSuffix(before, "-e ") && !strings.HasSuffix(before, "--env ")
 			line = line[at+len(name):]
 		}
 	}

@@ -110,6 +110,9 @@ func (f *jkFile) keeps(name string, v gValue, ctx jkCtx, depth int) {
 		f.binding(kind.str, v.list, v.line, ctx, nil)
 		return
 	}
+	if class, id := mapValue(v, "$class"), mapValue(v, "credentialsId"); strings.HasSuffix(class.str, "Binding") && id.ident != "" {
+		f.pending = append(f.pending, jkPending{id, id.line, ctx, "string"})
+	}
 	for _, a := range v.list {
 		f.keeps(name+"."+a.key, a.val, ctx, depth+1)
 	}
@@ -125,6 +128,9 @@ func (f *jkFile) settle() {
 		taken[f.r.paths[i].Credential.Name] = true
 	}
 	for _, p := range f.pending {
+		if p.id.isStr && jkIDKey.MatchString(p.id.str) {
+			continue // the name of another setting
+		}
 		ids := slices.DeleteFunc(slices.Clone(f.ids(p.id)), func(s string) bool { return s == "" })
 		if len(ids) == 0 && (jkKept[p.key] || p.id.gstr) {
 			f.secret(p.id, p.line, p.ctx, use{nature: NatureCredential}, p.key)

@@ -232,9 +232,12 @@ func named(c *gCall, key string) gValue {
 			return a.val
 		}
 		if a.key == "" {
-			for _, l := range a.val.list {
-				if l.key == key {
-					return l.val
+			if v := mapValue(a.val, key); v.line > 0 || v.isStr || v.ident != "" {
+				return v
+			}
+			for _, p := range a.val.parts { // [a: b] + more
+				if v := mapValue(p, key); v.line > 0 {
+					return v
 				}
 			}
 		}

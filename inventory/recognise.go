@@ -84,7 +84,7 @@ func recognise(p, text string) CI {
 	}
 	low := strings.ToLower(p)
 	if ci == Jenkins {
-		if isJenkins(text, inDir(low, "vars") || strings.Contains(low, "pipeline") && strings.Contains(text, "redential")) {
+		if isJenkins(text, inDir(low, "vars") || strings.Contains(low, "pipeline") && strings.Contains(text, "redential") || inDir(low, "src") && !inDir(low, "test") && runsScripts.MatchString(text)) {
 			return Jenkins
 		}
 		return ""
@@ -334,6 +334,9 @@ func kindIn(text string, kinds ...string) bool {
 		}
 	}
 }
+
+// runsScripts matches a class of a shared library that runs commands.
+var runsScripts = regexp.MustCompile(`(?m)^\s*(?:def \w+ = |\w+ = |return )?(?:this\.)?(?:\w+\.)?sh\s*(?:\(|\[|"|')`)
 
 // isJenkins reports whether a Groovy file is a pipeline or a step of a shared
 // library that handles credentials. A test of such a step runs none of them.
