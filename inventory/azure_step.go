@@ -369,6 +369,9 @@ func (st *azStep) readTask() {
 	var conns []string
 	if st.row != nil {
 		if !st.row.known {
+			for k, v := range r.pairs(st.inputs) {
+				st.inputRefs(k.Value, v, Resource{unknown, ""}) // options of a build tool
+			}
 			return
 		}
 		res, conns = st.row.resource(get), st.row.conn
@@ -385,7 +388,11 @@ func (st *azStep) readTask() {
 			for _, name := range strings.Split(get(k.Value), ",") {
 				if name = strings.TrimSpace(name); name != "" && st.needed(k.Value, get) {
 					connection = name
-					r.connection(st.at, v.Line, name, use{res: res}, "input: "+k.Value)
+					to := res
+					if by := connectionResource(k.Value); st.row == nil && by.Kind != unknown {
+						to = by // the task is in no table, and its input tells what it wants
+					}
+					r.connection(st.at, v.Line, name, use{res: to}, "input: "+k.Value)
 				}
 			}
 			continue

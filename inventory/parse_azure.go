@@ -411,8 +411,13 @@ func (f *azFile) resources() {
 					continue
 				}
 				target := Resource{"vcs/git", r.str(r.get(item.node, "name"))}
-				if kind == "containers" {
+				switch {
+				case kind == "containers" && strings.EqualFold(r.str(r.get(item.node, "type")), "ACR"):
+					target = Resource{"registry/acr", firstOf(f.text(r.str(r.get(item.node, "registry"))), unknown)}
+				case kind == "containers":
 					target = imageRegistry(f.text(r.str(r.get(item.node, "image"))))
+				case kind == "packages":
+					target.Kind = "registry/" + strings.ToLower(firstOf(r.str(r.get(item.node, "type")), "package"))
 				}
 				r.connection(at, n.Line, f.text(r.str(n)), use{res: target}, "resources: "+kind)
 			}
