@@ -302,6 +302,9 @@ var envNames = map[string]use{
 	"FASTLANE_PASSWORD":                   secretUse("store/apple", "appstoreconnect.apple.com"),
 	"FASTLANE_APPLE_APPLICATION_SPECIFIC_PASSWORD": secretUse("store/apple", "appstoreconnect.apple.com"),
 	"APP_STORE_CONNECT_API_KEY":                    secretUse("store/apple", "appstoreconnect.apple.com"),
+	"KEY_ALIAS":                                    labelUse("signing/key", "keystore"),
+	"KEY_PASSWORD":                                 secretUse("signing/key", "keystore"),
+	"STORE_PASSWORD":                               secretUse("signing/key", "keystore"),
 	"CSC_LINK":                                     secretUse("signing/key", ""),
 	"CSC_KEY_PASSWORD":                             secretUse("signing/key", ""),
 	"TAILSCALE_AUTHKEY":                            secretUse("network/tailscale", "tailscale.com"),
@@ -343,6 +346,7 @@ var envPatterns = []struct {
 	{[]string{"SLACK"}, use{res: Resource{"notify/slack", "slack.com"}}},
 	{[]string{"DISCORD"}, use{res: Resource{"notify/chat", "discord.com"}}},
 	{[]string{"TELEGRAM"}, use{res: Resource{"notify/chat", "telegram.org"}}},
+	{[]string{"TEAMS", "HOOK"}, use{res: Resource{"notify/chat", "teams"}}},
 	{[]string{"TEAMS", "WEBHOOK"}, use{res: Resource{"notify/chat", "teams"}}},
 	{[]string{"DATADOG"}, use{res: Resource{"monitoring/datadog", ""}}},
 	{[]string{"DD", "API", "KEY"}, use{res: Resource{"monitoring/datadog", ""}}},
@@ -380,6 +384,12 @@ var envPatterns = []struct {
 	{[]string{"ARGOCD"}, use{res: Resource{"k8s/argocd", ""}}},
 	{[]string{"AI", "TOKEN"}, use{res: Resource{"saas/ai", ""}}},
 	{[]string{"FORGE", "TOKEN"}, use{res: Resource{"vcs/git", ""}}},
+	{[]string{"PLAY", "STORE"}, use{res: Resource{"store/google-play", "play.google.com"}}},
+	{[]string{"GOOGLE", "PLAY"}, use{res: Resource{"store/google-play", "play.google.com"}}},
+	{[]string{"RENDER", "DEPLOY"}, use{res: Resource{"paas/render", "render.com"}}},
+	{[]string{"RENDER", "API"}, use{res: Resource{"paas/render", "render.com"}}},
+	{[]string{"TS", "OAUTH"}, use{res: Resource{"network/tailscale", "tailscale.com"}}},
+	{[]string{"WINDOWS", "CERTIFICATE"}, use{res: Resource{"signing/key", ""}}},
 	{[]string{"OPENAI"}, use{res: Resource{"saas/ai", "api.openai.com"}}},
 	{[]string{"OLLAMA"}, use{res: Resource{"saas/ai", "ollama.com"}}},
 	{[]string{"COGNITO"}, use{res: Resource{"cloud/aws", ""}}},
@@ -487,7 +497,7 @@ func envUse(name string) use {
 			return u
 		}
 	}
-	return use{nature: natureOf(name)}
+	return use{res: wordUse(tok), nature: natureOf(name)}
 }
 
 // connectionUse knows the variables by which .NET and Azure Functions take connection strings.

@@ -160,6 +160,9 @@ func (j *ghJob) readStep(s *ghStep) {
 	}
 }
 
+// unknownAction begins the resource of an input to an action that the table doesn't know.
+const unknownAction = "action "
+
 // withUse says what an input of the step's action is for.
 func (j *ghJob) withUse(s *ghStep, key string) use {
 	get := j.input(s)
@@ -175,6 +178,7 @@ func (j *ghJob) withUse(s *ghStep, key string) use {
 		if u.nature == "" {
 			u.nature = natureOf(key)
 		}
+		u.guess = strings.EqualFold(key, "script") // which does what it wants
 		if strings.EqualFold(actionName(s.uses), "actions/checkout") && strings.EqualFold(key, "ssh-key") {
 			u.res = Resource{"ssh/host-or-git", u.res.Name}
 		} else if u.res.Kind == "vcs/git" && j.w.r.ci == GitHub && get("github-server-url") == "" {
@@ -186,7 +190,7 @@ func (j *ghJob) withUse(s *ghStep, key string) use {
 			u.nature = nature
 		}
 		if !u.known() && s.uses != "" && !strings.HasPrefix(s.uses, "./") {
-			u.res = Resource{unknown, "action " + actionName(s.uses)}
+			u.res = Resource{unknown, unknownAction + actionName(s.uses)}
 		}
 	}
 	u.via = "with: " + key
@@ -270,7 +274,7 @@ func (j *ghJob) ref(s *ghStep, ref ghRef, line int, via string, u use) {
 		if u.nature == "" {
 			u.nature = natureOf(ref.name)
 		}
-		if named := envUse(ref.name); named.known() && (u.guess && family(named.res.Kind) != family(u.res.Kind) || !u.known() && u.res.Name == "") {
+		if named := envUse(ref.name); named.known() && (u.guess && family(named.res.Kind) != family(u.res.Kind) || !u.known() && (u.res.Name == "" || strings.HasPrefix(u.res.Name, unknownAction))) {
 			u.res = named.res
 		}
 		r.static(j.placeFor(StaticSecret, s), line, ref.name, u, via)
