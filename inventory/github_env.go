@@ -33,15 +33,26 @@ func (j *ghJob) handOn(s *ghStep) {
 				h.source, h.name, _ = strings.Cut(value, "\x00")
 				continue
 			}
-			h.refs = append(h.refs, s.holes[m]...)
+			if !s.asked[m] {
+				h.refs = append(h.refs, s.holes[m]...)
+			}
 			for _, e := range s.env {
-				if e.name == m {
-					h.refs = append(h.refs, j.w.refsIn(j.w.r.str(e.node), false, j.matrix)...)
+				if text := j.w.r.str(e.node); e.name == m && !compares(text) {
+					h.refs = append(h.refs, j.w.refsIn(text, false, j.matrix)...)
 				}
 			}
 		}
 		give(strings.ToLower(name), h)
+		if s.gave == nil {
+			s.gave = make(map[string]ghHanded)
+		}
+		s.gave[strings.ToLower(name)] = h
 	}
+}
+
+// compares reports whether a placeholder only asks for a value, as in ${{ secrets.X != '' }}.
+func compares(text string) bool {
+	return strings.Contains(text, "!=") || strings.Contains(text, "==")
 }
 
 // handed records a use of a variable that an earlier step put into the environment; false when none did.

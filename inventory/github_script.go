@@ -12,7 +12,7 @@ import (
 func (j *ghJob) prepareScript(s *ghStep) {
 	r := j.w.r
 	text := r.str(s.run)
-	s.holes = make(map[string][]ghRef)
+	s.holes, s.asked = make(map[string][]ghRef), make(map[string]bool)
 	if strings.Contains(text, "${{") {
 		var b strings.Builder
 		last := 0
@@ -24,6 +24,7 @@ func (j *ghJob) prepareScript(s *ghStep) {
 			} else if len(refs) > 0 {
 				name := holeName(i, refs)
 				s.holes[name] = refs
+				s.asked[name] = compares(p.body)
 				b.WriteString("${" + name + "}")
 			} else {
 				b.WriteString("X")

@@ -19,12 +19,14 @@ type ghStep struct {
 	row    *consumerRow
 	facts  *facts
 	holes  map[string][]ghRef // of placeholders in the script
+	asked  map[string]bool    // placeholders that only compare
 	fedRow bool               // it exchanged the identity token
 	// fetched are outputs that hold values of a secrets manager.
 	fetched map[string]string
 	// fetchedAll is the source of whatever else it may have read: an environment of a vault without a list.
 	fetchedAll string
 	local      *actionSummary
+	gave       map[string]ghHanded // by its script to later steps, in lower case
 }
 
 // prepare reads what a step is, and its script, so that the environment of the
@@ -367,6 +369,11 @@ func (j *ghJob) outputRef(s *ghStep, name string, line int, via string, u use) {
 	if ok {
 		j.value(s, out, source, line, via, u)
 		return
+	}
+	for _, ref := range from.gave[strings.ToLower(out)].refs {
+		if ref.kind == refSecret && via != "if" && (u.known() || looksSecret(out)) {
+			j.ref(s, ref, line, via, u)
+		}
 	}
 	if from.fedRow && u.nature != NatureIdentifier && (u.nature == NatureCredential || looksSecret(out)) {
 		j.w.r.federated(j.placeFor(Federated, s), line, j.issuer(), u, via)

@@ -398,6 +398,9 @@ func (r *scriptReader) handOver(c *command) bool {
 		text += "\n" + c.stdin
 	}
 	to := c.to
+	if c.name() == "tee" && c.from != nil && len(c.from.words) > 0 {
+		text = strings.Join(c.from.words[1:], " ") + "\n" + c.from.stdin
+	}
 	if c.name() == "tee" || strings.EqualFold(c.name(), "add-content") || strings.EqualFold(c.name(), "out-file") {
 		to += " " + c.text()
 	}

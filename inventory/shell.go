@@ -16,6 +16,7 @@ type command struct {
 	lines   []int    // of the words, counted from the last one; nil when all stand on the command's line
 	subst   bool     // it stands inside of $( )
 	maybe   bool     // it stands inside of an if or a case
+	closes  bool     // it is the end of a { group }
 	gets    string   // the variable that takes its output in PowerShell: $x = command
 }
 
@@ -145,6 +146,7 @@ type shellParser struct {
 	out   []*command
 	// heredocs are the delimiters whose bodies follow the current line.
 	heredocs []heredoc
+	groups   []int // where the open { groups } begin in out
 }
 
 type heredoc struct {
@@ -202,6 +204,7 @@ func (p *shellParser) list(stop byte) {
 func (p *shellParser) command(stop byte) *command {
 	c := &command{line: p.line}
 	leading := true
+	defer func() { p.closeGroup(c) }()
 	for p.i < len(p.s) {
 		switch b := p.s[p.i]; b {
 		case ' ', '\t', '\r':
@@ -251,6 +254,10 @@ func (p *shellParser) command(stop byte) *command {
 			}
 			if isShellKeyword(w) {
 				switch w {
+				case "{":
+					p.groups = append(p.groups, len(p.out))
+				case "}":
+					c.closes = len(p.groups) > 0
 				case "if", "case":
 					p.ifs++
 				case "fi", "esac":
@@ -270,6 +277,20 @@ func (p *shellParser) command(stop byte) *command {
 		}
 	}
 	return c.finish()
+}
+
+// closeGroup gives the file that a { group } is redirected to, to its commands.
+func (p *shellParser) closeGroup(c *command) {
+	if !c.closes || len(p.groups) == 0 {
+		return
+	}
+	begin := p.groups[len(p.groups)-1]
+	p.groups = p.groups[:len(p.groups)-1]
+	for _, x := range p.out[begin:] {
+		if x.to == "" {
+			x.to = c.to
+		}
+	}
 }
 
 // finish reads the arguments of export and its kin as assignments, and drops empty commands.
