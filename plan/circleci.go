@@ -18,7 +18,7 @@ func (f circleFile) change(id string, d *draft) error {
 	}
 	_, node := find(value(f.root, "jobs"), name)
 	for _, other := range f.invocations(name) {
-		if err := f.mine(other, d); err != nil {
+		if err := d.mine(other); err != nil {
 			return no(node, "the job is invoked as %s too, which the patch would change: %s", oneLine(other), err.Error())
 		}
 	}
@@ -87,16 +87,6 @@ func (f circleFile) invocations(job string) (out []string) {
 		}
 	})
 	return out
-}
-
-// mine reports why a job is not to be changed for the item, nil when it is.
-func (f circleFile) mine(id string, d *draft) error {
-	for _, j := range d.jobs() {
-		if j.id == id {
-			return d.unknownJob(j)
-		}
-	}
-	return no(nil, "it doesn't use the secret")
 }
 
 // fetch puts the commands before those of each step that uses the secret, so
@@ -188,7 +178,7 @@ func (f circleFile) command(st *yaml.Node, d *draft) (done bool, err error) {
 				return false, no(node, "the command %s, which uses the secret, is a part of the command %s", oneLine(name), oneLine(all.Content[i].Value))
 			}
 			for _, other := range f.invocations(all.Content[i].Value) {
-				if err := f.mine(other, d); err != nil {
+				if err := d.mine(other); err != nil {
 					return false, no(node, "the command %s is used by the job %s too, which the patch would change: %s", oneLine(name), oneLine(other), err.Error())
 				}
 			}

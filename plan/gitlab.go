@@ -24,6 +24,12 @@ func (f gitlabFile) change(id string, d *draft) error {
 			return err
 		}
 	}
+	if value(node, "script") == nil && value(node, "extends") != nil {
+		var err error
+		if node, err = f.holder(node, d); err != nil {
+			return err
+		}
+	}
 	used := usedIn(node, d.item.Secrets)
 	logs := d.logsIn()
 	for _, k := range used {
@@ -57,20 +63,72 @@ func (f gitlabFile) change(id string, d *draft) error {
 	return no(node, "for GitLab there are steps, and no patch, for this")
 }
 
+// holder finds the job whose script another one extends. All that extend it have
+// to be the item's.
+func (f gitlabFile) holder(node *yaml.Node, d *draft) (*yaml.Node, error) {
+	if used := usedIn(node, d.item.Secrets); len(used) > 0 {
+		return nil, no(node, "the secret is used in %s of a job whose script is another one's", oneLine(used[0]))
+	}
+	held := f.scriptOf(node)
+	if held == nil {
+		return nil, no(node, "the job has no script of its own, and what it extends is not one job of this file")
+	}
+	for i := 0; i+1 < len(f.root.Content); i += 2 {
+		name, job := f.root.Content[i].Value, deref(f.root.Content[i+1])
+		if strings.HasPrefix(name, ".") || job.Kind != yaml.MappingNode || f.scriptOf(job) != held {
+			continue
+		}
+		if err := d.mine(name); err != nil {
+			return nil, no(held, "the job %s has the same script, which the patch would change: %s", oneLine(name), err.Error())
+		}
+	}
+	return held, f.block(held, "the job")
+}
+
+// scriptOf follows extends to the job with the script, nil when that leads out of the file.
+func (f gitlabFile) scriptOf(job *yaml.Node) *yaml.Node {
+	held, known := f.from(job, "script", 0)
+	if !known {
+		return nil
+	}
+	return held
+}
+
+// from gives the job that another one has a key from: itself, or what it extends,
+// the last of several first. False when that leads out of the file.
+func (f gitlabFile) from(job *yaml.Node, key string, depth int) (held *yaml.Node, known bool) {
+	extends := value(job, "extends")
+	switch {
+	case value(job, key) != nil:
+		return job, true
+	case extends == nil:
+		return nil, true
+	case depth > 10:
+		return nil, false
+	}
+	parents := words(extends)
+	if extends.Kind == yaml.ScalarNode {
+		parents = []string{extends.Value}
+	}
+	for _, name := range slices.Backward(parents) {
+		_, parent := find(f.root, name)
+		if parent == nil {
+			return nil, false
+		}
+		if held, known := f.from(deref(parent), key, depth+1); held != nil || !known {
+			return held, known
+		}
+	}
+	return nil, true
+}
+
 // inherited refuses a job whose before_script is that of another one, and may
 // need the credential already.
 func (f gitlabFile) inherited(node *yaml.Node, secrets []string) error {
 	const why = "the job has a before_script from elsewhere, which might need the credential already"
-	from := node
-	for depth := 0; value(from, "extends") != nil; depth++ {
-		name := text(value(from, "extends"))
-		_, parent := find(f.root, name)
-		if name == "" || parent == nil || depth > 10 {
-			return no(node, why) // of another file, or of several
-		}
-		if from = deref(parent); value(from, "before_script") != nil {
-			break
-		}
+	from, known := f.from(node, "before_script", 0)
+	if !known {
+		return no(node, why)
 	}
 	for _, before := range []*yaml.Node{value(from, "before_script"), value(value(f.root, "default"), "before_script"), value(f.root, "before_script")} {
 		if before == nil {

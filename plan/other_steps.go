@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -10,7 +11,7 @@ import (
 type bitbucketFile struct{ *doc }
 
 func (f bitbucketFile) change(id string, d *draft) error {
-	step, err := f.only(value(f.root, "pipelines"), "step", "name", id)
+	step, err := f.step(id, d)
 	if err != nil {
 		return err
 	}
@@ -39,6 +40,85 @@ func (f bitbucketFile) change(id string, d *draft) error {
 	return f.oidc(step, d)
 }
 
+// step finds the one mapping that holds the script of a job. It can be an anchor
+// that several steps stand for: all of them have to be the item's.
+func (f bitbucketFile) step(id string, d *draft) (*yaml.Node, error) {
+	pipelines := value(f.root, "pipelines")
+	users := make(map[*yaml.Node][]string) // the names under which each script runs
+	var held []*yaml.Node
+	walkSteps(pipelines, "", 0, func(pipeline string, n *yaml.Node) {
+		own, name := deref(n), ""
+		for _, from := range append([]*yaml.Node{own}, merged(own)...) {
+			if name == "" {
+				name = text(value(from, "name"))
+			}
+		}
+		if name == "" {
+			name = pipeline
+		}
+		holder := own
+		for _, from := range merged(own) {
+			if value(holder, "script") == nil {
+				holder = from
+			}
+		}
+		users[holder] = append(users[holder], name)
+		if name == id && !slices.Contains(held, holder) {
+			held = append(held, holder)
+		}
+	})
+	held = slices.DeleteFunc(held, func(n *yaml.Node) bool {
+		return len(held) > 1 && len(usedIn(n, d.item.Secrets)) == 0
+	})
+	switch {
+	case len(held) == 0:
+		return nil, no(pipelines, "the step %s is not in this file itself", oneLine(id))
+	case len(held) > 1:
+		return nil, no(held[1], "there are several steps of the name %s", oneLine(id))
+	}
+	for _, name := range users[held[0]] {
+		if err := d.mine(name); err != nil {
+			return nil, no(held[0], "the step %s has the same script, which the patch would change: %s", oneLine(name), err.Error())
+		}
+	}
+	if held[0].Style&yaml.FlowStyle != 0 || len(merged(held[0])) > 0 {
+		return nil, no(held[0], "the step is not written as one key a line, without entries of an anchor")
+	}
+	return held[0], nil
+}
+
+// walkSteps visits the steps of pipelines, with the name that a step without one has.
+func walkSteps(n *yaml.Node, name string, depth int, visit func(name string, step *yaml.Node)) {
+	if n = deref(n); n == nil || depth > 20 {
+		return
+	}
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		switch key := n.Content[i].Value; {
+		case key == "step":
+			visit(name, n.Content[i+1])
+		case key == "parallel", key == "steps", key == "stage", key == "stages":
+			walkSteps(n.Content[i+1], name, depth+1, visit)
+		default:
+			walkSteps(n.Content[i+1], key, depth+1, visit)
+		}
+	}
+	for i := 0; n.Kind == yaml.SequenceNode && i < len(n.Content); i++ {
+		walkSteps(n.Content[i], name, depth+1, visit)
+	}
+}
+
+// merged are the mappings that one takes entries from (<<).
+func merged(n *yaml.Node) (out []*yaml.Node) {
+	for i := 0; n != nil && n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "<<" {
+			if v := deref(n.Content[i+1]); v.Kind == yaml.MappingNode {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
 // oidc gives the step an identity token, with Proviso's audience where it is for Proviso.
 func (f bitbucketFile) oidc(step *yaml.Node, d *draft) error {
 	key, val := find(step, "oidc")
@@ -56,10 +136,15 @@ func (f bitbucketFile) oidc(step *yaml.Node, d *draft) error {
 		return nil
 	case key != nil:
 		return no(key, "the step has an oidc setting already")
-	case aud != "":
-		return f.addEntry(k0(step), "oidc:", "  audiences:", "    - "+aud)
 	}
-	return f.addEntry(k0(step), "oidc: true")
+	entry := []string{"oidc: true"}
+	if aud != "" {
+		entry = []string{"oidc:", "  audiences:", "    - " + aud}
+	}
+	if first := k0(step); first.Value != "script" {
+		return f.addEntry(first, entry...)
+	}
+	return f.addIndented(k0(step), entry...)
 }
 
 // login puts the step's token in the place of the secret.
@@ -124,31 +209,4 @@ func (f bitbucketFile) aws(script *scriptList, d *draft) error {
 		return no(script.key, "the key is read from a variable that no command names")
 	}
 	return nil
-}
-
-// only finds the one mapping below a key whose entry has a value.
-func (d *doc) only(n *yaml.Node, key, entry, want string) (*yaml.Node, error) {
-	var found []*yaml.Node
-	var walk func(n *yaml.Node, depth int)
-	walk = func(n *yaml.Node, depth int) {
-		if n == nil || depth > 50 {
-			return
-		}
-		if n.Kind == yaml.MappingNode {
-			if v := value(n, key); v != nil && text(value(deref(v), entry)) == want {
-				found = append(found, v)
-			}
-		}
-		for _, c := range n.Content {
-			walk(c, depth+1)
-		}
-	}
-	walk(n, 0)
-	switch {
-	case len(found) == 0:
-		return nil, no(n, "the %s %s is not in this file itself", key, oneLine(want))
-	case len(found) > 1:
-		return nil, no(found[1], "there are several steps of the name %s", oneLine(want))
-	}
-	return found[0], d.block(found[0], "the step")
 }

@@ -246,6 +246,16 @@ func (d *draft) unknownJob(j job) error {
 	return nil
 }
 
+// mine reports why a job is not to be changed for the item, nil when it is.
+func (d *draft) mine(id string) error {
+	for _, j := range d.jobs() {
+		if j.id == id {
+			return d.unknownJob(j)
+		}
+	}
+	return errors.New("it doesn't use the secret")
+}
+
 // proposed is the reason for a job that uses the secret in pull requests.
 type proposed struct{ whyNot }
 
