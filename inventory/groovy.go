@@ -10,6 +10,7 @@ import (
 
 // gCall is a call, a definition or a block: name(args) { body }.
 type gCall struct {
+	of   string // the object in front of a step: steps.sh
 	name string // dotted: "docker.withRegistry"; "" is a bare block
 	args []gArg
 	body []*gCall
@@ -303,10 +304,10 @@ var gSteps = set("sh", "bat", "powershell", "pwsh", "withCredentials", "withEnv"
 	"withKubeConfig", "withMaven", "withSonarQubeEnv", "usernamePassword", "usernameColonPassword", "sshUserPrivateKey", "gitUsernamePassword", "publishChecks", "githubNotify", "checkout")
 
 // plainStep cuts the object in front of a step.
-func plainStep(name string) string {
+func plainStep(name string) (step, of string) {
 	at := strings.LastIndexByte(name, '.')
 	if at < 1 || !gSteps[name[at+1:]] || name[0] < 'a' && name[0] != '_' || strings.Count(name[:at], ".") > 2 {
-		return name
+		return name, ""
 	}
-	return name[at+1:]
+	return name[at+1:], name[:at]
 }

@@ -22,7 +22,7 @@ func (p *gParser) call() *gCall {
 		}
 		break
 	}
-	c.name = plainStep(name.String())
+	c.name, c.of = plainStep(name.String())
 	p.arguments(c)
 	return c
 }
@@ -312,7 +312,8 @@ func (p *gParser) expressionOrCommand() gValue {
 	if !startsArg {
 		return p.expression()
 	}
-	c := &gCall{line: p.peek().line, name: plainStep(p.dotted(n))}
+	c := &gCall{line: p.peek().line}
+	c.name, c.of = plainStep(p.dotted(n))
 	switch c.name {
 	case "return", "def", "throw", "assert", "else", "final", "static", "private", "public", "import", "package":
 		if c.name == "import" || c.name == "package" {

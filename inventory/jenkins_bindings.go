@@ -67,8 +67,28 @@ func jkWithCredentials(f *jkFile, c *gCall, ctx jkCtx) {
 	for _, a := range c.args {
 		bind(a.val)
 	}
+	ctx.named = (ctx.named || !ctx.covered) && allNamed(c.args)
 	ctx.covered = true
 	f.block(c.body, ctx)
+}
+
+// lastName gives the last part of a dotted name.
+func lastName(s string) string { return s[strings.LastIndexByte(s, '.')+1:] }
+
+// allNamed reports whether each binding says what the variables of it are called.
+func allNamed(args []gArg) bool {
+	for _, a := range args {
+		if a.val.call == nil && a.val.list != nil {
+			if !allNamed(a.val.list) {
+				return false
+			}
+			continue
+		}
+		if c := a.val.call; c == nil || !jkKept[lastName(c.name)] && jkBindings[lastName(c.name)].Kind == "" || !slices.ContainsFunc(c.args, func(a gArg) bool { return a.key == "variable" || strings.HasSuffix(a.key, "Variable") }) {
+			return false
+		}
+	}
+	return true
 }
 
 // bindings reads bindings that are kept under a name: those that the file gives it, else some that only a run knows.
@@ -246,4 +266,15 @@ func (f *jkFile) filled(res Resource) Resource {
 		res.Name = name
 	}
 	return res
+}
+
+// brings reports whether a function runs what it is given with credentials of its own.
+func brings(body []*gCall, depth int) bool {
+	return depth < 6 && slices.ContainsFunc(body, func(c *gCall) bool {
+		switch c.name {
+		case "withCredentials", "withAWS", "withVault", "withSecrets", "sshagent", "docker.withRegistry":
+			return len(c.body) > 0
+		}
+		return brings(c.body, depth+1)
+	})
 }

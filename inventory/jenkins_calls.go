@@ -349,6 +349,10 @@ func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
 		f.secret(gValue{ident: c.name, line: c.line}, c.line, ctx, use{nature: NatureCredential}, "CredentialsProvider")
 	case "findCredentialById":
 		f.secret(positional(c, 0), c.line, ctx, use{nature: NatureCredential}, "CredentialsProvider")
+	default:
+		if m := getsCredential.FindStringSubmatch(c.name); m != nil && len(c.args) == 1 && f.funcs[c.name] == nil {
+			f.secret(positional(c, 0), c.line, ctx, use{res: envUse(m[1] + "_TOKEN").res, nature: NatureCredential}, c.name)
+		}
 	}
 	if c.name == "httpRequest" && !ctx.covered {
 		f.requests(c, ctx, res)

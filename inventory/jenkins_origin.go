@@ -201,6 +201,9 @@ func keyResource(key string) Resource {
 	return envUse(key[:at] + "_TOKEN").res
 }
 
+// getsCredential matches methods of a library that look a credential up by its id.
+var getsCredential = regexp.MustCompile(`(?:^|\.)(?:get|find|lookup|fetch|read)([A-Z]\w*?)?(?:Credentials?|Creds)(?:ById)?$`)
+
 // passesSocket matches a command that hands on the socket of the container engine.
 var passesSocket = regexp.MustCompile(`(?:-v|--volume|--mount|DOCKER_HOST=)\S*[ =]?\S*/docker\.sock`)
 

@@ -89,7 +89,7 @@ func jkScript(f *jkFile, c *gCall, ctx jkCtx) {
 // outside records variables that a command takes as a credential and that the
 // file gets from nowhere: a step of a library, the job or the machine holds them.
 func (f *jkFile) outside(s gValue, facts *facts, ctx jkCtx, via string) {
-	if ctx.covered {
+	if ctx.covered && !ctx.named {
 		return
 	}
 	for _, u := range facts.uses {

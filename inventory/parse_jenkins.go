@@ -58,6 +58,8 @@ type jkCtx struct {
 	runner      Runner
 	// covered is set inside of a block that brings credentials of its own.
 	covered bool
+	// named is set where everything that a block brings has a name in the file.
+	named bool
 	// uses says what the scripts of the stage do with variables; nil when the stage sets none.
 	uses map[string]use
 }
@@ -348,14 +350,19 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 		body.at = &ctx
 		return // it is read where it is called
 	}
-	if read, ok := jkReaders[c.name]; ok {
+	name, fn := f.callee(c)
+	if own := fn != nil && c.of == "" && gSteps[name]; own {
+		// a method of the class, which is named as the step that it wraps
+	} else if read, ok := jkReaders[c.name]; ok {
 		read(f, c, ctx)
 		return
 	}
-	if name, fn := f.callee(c); fn != nil {
+	if fn != nil && (c.of == "" || c.of == "this") {
 		f.arguments(c, ctx)
 		f.nestedCalls(c, ctx)
-		f.block(c.body, ctx)
+		inner := ctx
+		inner.covered = ctx.covered || brings(fn.body, 0)
+		f.block(c.body, inner)
 		f.invoke(name, fn, c, ctx)
 		return
 	}

@@ -336,7 +336,7 @@ func kindIn(text string, kinds ...string) bool {
 }
 
 // runsScripts matches a class of a shared library that runs commands.
-var runsScripts = regexp.MustCompile(`(?m)^\s*(?:def \w+ = |\w+ = |return )?(?:this\.)?(?:\w+\.)?sh\s*(?:\(|\[|"|')`)
+var runsScripts = regexp.MustCompile(`(?m)^\s*(?:def \w+ = |\w+ = |return )?(?:this\.)?(?:\w+\.)?sh\s*(?:\(|\[|"|')|\bget\w*Credentials\(`)
 
 // isJenkins reports whether a Groovy file is a pipeline or a step of a shared
 // library that handles credentials. A test of such a step runs none of them.
