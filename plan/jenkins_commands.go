@@ -32,6 +32,11 @@ func (f *jenkinsFile) bind(b *bound, d *draft) error {
 		return &whyNot{f.line(b.from), "no command in the block names the variable"}
 	}
 	f.put(b, with)
+	for _, l := range f.g.literals {
+		if !t.all && l.from > b.scope[0] && l.to < b.scope[1] && f.shellStep(l) && !slices.ContainsFunc(t.names, func(n string) bool { return len(f.g.names(n, l.from, l.to)) > 0 }) {
+			d.note("A command that reads %s without naming it (a script of the repository's) no longer finds it: name it there first.", oneLine(t.names[0]))
+		}
+	}
 	return nil
 }
 

@@ -45,6 +45,15 @@ func TestJenkinsRefuses(t *testing.T) {
 	}
 }
 
+// Where a block has commands besides those that name the variable, a note says
+// what the patch can't see.
+func TestJenkinsNotesWhatItCannotSee(t *testing.T) {
+	p := planOf(t, clone(t, "jenkins"), Options{Only: []string{"npm-token"}})
+	if notes := strings.Join(p.Items[0].Notes, "\n"); p.Items[0].Patch == nil || !strings.Contains(notes, "reads NPM_TOKEN without naming it") {
+		t.Errorf("%s", notes)
+	}
+}
+
 // What Groovy wrote into a command, the shell reads in its place: a real shell
 // prints the same both ways, whatever quotes stand around it.
 func TestTheShellReadsWhatGroovyWrote(t *testing.T) {
