@@ -384,6 +384,9 @@ func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth in
 			}
 			for _, v := range vals {
 				if v.isStr && v.str != "" || v.ident != "" && v.ident != "true" && v.ident != "false" && v.ident != "null" {
+					if _, token := jkTokenVariables[named(c, "variable").str]; token {
+						continue // read where the binding is taken
+					}
 					if jkKept[c.name] { // a binding that is kept for later: the step that takes it is its place
 						f.pending = append(f.pending, jkPending{v, c.line, ctx, c.name})
 						continue

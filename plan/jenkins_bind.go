@@ -71,12 +71,14 @@ func (f *jenkinsFile) binding(at int, d *draft) (*bound, error) {
 	if f.g.text[open] == '[' {
 		from = open
 	}
-	outer = f.g.around(from)
-	for outer >= 0 && f.g.text[outer] == '[' {
-		outer = f.g.around(outer)
+	list := -1
+	for outer = f.g.around(from); outer >= 0 && f.g.text[outer] == '['; outer = f.g.around(outer) {
+		list = outer
 	}
 	if outer < 0 || f.g.word(outer) != "withCredentials" {
-		return nil, fmt.Errorf("the credential is an argument of %s, which takes no identity token in its place", oneLine(f.step(open)))
+		if outer = f.kept(list); outer < 0 {
+			return nil, fmt.Errorf("the credential is an argument of %s, which takes no identity token in its place", oneLine(f.step(open)))
+		}
 	}
 	args, ok := f.arguments(open)
 	name := f.g.word(open)
@@ -117,6 +119,30 @@ func (f *jenkinsFile) binding(at int, d *draft) (*bound, error) {
 		return nil, fmt.Errorf("the file is no text, and a secrets manager keeps it encoded: the commands have to decode it")
 	}
 	return b, f.blockOf(outer, b)
+}
+
+// kept gives the bracket of the one withCredentials that takes a list of bindings
+// by its name, -1 when that can't be told.
+func (f *jenkinsFile) kept(list int) int {
+	if list < 0 {
+		return -1
+	}
+	m := constant.FindStringSubmatch(f.g.text[strings.LastIndexByte(f.g.text[:list], '\n')+1 : list])
+	if m == nil {
+		return -1
+	}
+	open := -1
+	for _, at := range f.g.names(m[1], 0, len(f.g.text)) {
+		before, after := strings.TrimRight(f.g.text[:at], " "), strings.TrimLeft(f.g.text[at+len(m[1]):], " ")
+		switch {
+		case f.g.comment(at), at < list && at > list-len(m[0])-1:
+		case open < 0 && at > list && strings.HasSuffix(before, "(") && f.g.word(len(before)-1) == "withCredentials" && strings.HasPrefix(after, ")"):
+			open = len(before) - 1
+		default:
+			return -1
+		}
+	}
+	return open
 }
 
 // encodedFile finds names of files that are no text.
