@@ -50,7 +50,7 @@ func (j *ghJob) handOn(s *ghStep) {
 	}
 }
 
-// compares reports whether a placeholder only asks for a value, as in ${{ secrets.X != ” }}.
+// compares reports whether a placeholder only asks for a value, as in ${{ secrets.X == env.Y }}.
 func compares(text string) bool {
 	return strings.Contains(text, "!=") || strings.Contains(text, "==")
 }

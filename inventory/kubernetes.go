@@ -27,6 +27,7 @@ type k8sVolume struct {
 	audience string // of a projected token
 	token    bool
 	line     int
+	also     []k8sVolume // what else is projected into it
 }
 
 // k8sHole is a parameter in a name that nothing fills in.
@@ -80,18 +81,25 @@ func (k *k8s) readVolumes(list *node) {
 	}
 	for v := range r.items(list) {
 		name := r.str(r.get(v, "name"))
+		var held []k8sVolume
 		if s := r.at(v, "secret", "secretName"); s != nil {
-			k.volumes[name] = k8sVolume{secret: r.str(s), line: s.Line}
+			held = append(held, k8sVolume{secret: r.str(s), line: s.Line})
 		}
 		if c := r.at(v, "csi", "driver"); strings.Contains(r.str(c), "spiffe") {
-			k.volumes[name] = k8sVolume{token: true, audience: "spiffe", line: c.Line}
+			held = append(held, k8sVolume{token: true, audience: "spiffe", line: c.Line})
+		} else if class := r.at(v, "csi", "volumeAttributes", "secretProviderClass"); class != nil {
+			held = append(held, k8sVolume{secret: r.str(class), line: class.Line})
 		}
 		for src := range r.items(r.at(v, "projected", "sources")) {
 			if t := r.get(src, "serviceAccountToken"); t != nil {
-				k.volumes[name] = k8sVolume{token: true, audience: r.str(r.get(t, "audience")), line: t.Line}
+				held = append(held, k8sVolume{token: true, audience: r.str(r.get(t, "audience")), line: t.Line})
 			} else if s := r.at(src, "secret", "name"); s != nil {
-				k.volumes[name] = k8sVolume{secret: r.str(s), line: s.Line}
+				held = append(held, k8sVolume{secret: r.str(s), line: s.Line})
 			}
+		}
+		if len(held) > 0 {
+			held[0].also = held[1:]
+			k.volumes[name] = held[0]
 		}
 	}
 }
@@ -153,6 +161,9 @@ func (k *k8s) pointed(n *node, mount string) Resource {
 
 // volume records what a mounted volume holds; the path, or what points to it, tells what for.
 func (k *k8s) volume(v k8sVolume, at place, line int, path string, pointed Resource) {
+	for _, other := range v.also {
+		k.volume(other, at, line, path, pointed)
+	}
 	if v.token {
 		name := "oidc:kubernetes"
 		if v.audience == "spiffe" {

@@ -20,23 +20,28 @@ type agFile struct {
 
 func readArgo(r *reader, docs []*node) {
 	for _, d := range docs {
-		if v := r.get(d, "apiVersion"); strings.HasPrefix(r.str(v), "argoproj.io/") {
-			r.version(v, "argoproj.io/v1alpha1")
-		} else {
-			continue
-		}
-		f := &agFile{r: r, params: make(map[string]string), reach: Reach{Trust: TrustUnknown}}
-		f.name = firstOf(r.str(r.at(d, "metadata", "name")), strings.TrimSuffix(r.str(r.at(d, "metadata", "generateName")), "-"), "workflow")
-		spec := r.get(d, "spec")
-		switch r.str(r.get(d, "kind")) {
-		case "CronWorkflow":
-			f.reach = Reach{Trust: Protected, Events: []string{"schedule"}}
-			spec = r.get(spec, "workflowSpec")
-		case "Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate":
-		default:
-			continue
-		}
+		readArgoDocument(r, d)
+	}
+}
+
+// readArgoDocument reads one manifest, also one that stands inside of another.
+func readArgoDocument(r *reader, d *node) {
+	v := r.get(d, "apiVersion")
+	if !strings.HasPrefix(r.str(v), "argoproj.io/") {
+		return
+	}
+	r.version(v, "argoproj.io/v1alpha1")
+	f := &agFile{r: r, params: make(map[string]string), reach: Reach{Trust: TrustUnknown}}
+	f.name = firstOf(r.str(r.at(d, "metadata", "name")), strings.TrimSuffix(r.str(r.at(d, "metadata", "generateName")), "-"), "workflow")
+	spec := r.get(d, "spec")
+	switch r.str(r.get(d, "kind")) {
+	case "CronWorkflow":
+		f.reach = Reach{Trust: Protected, Events: []string{"schedule"}}
+		f.read(r.get(spec, "workflowSpec"))
+	case "Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate":
 		f.read(spec)
+	case "Sensor":
+		f.sensor(spec)
 	}
 }
 
@@ -146,6 +151,7 @@ func (f *agFile) template(t *node, job string) {
 	}
 	if res := r.get(t, "resource"); res != nil {
 		r.ambient(f.at(job, ""), res.Line, firstOf(f.account, "service account"), use{res: Resource{"k8s/cluster", "this cluster"}}, "resource: "+r.str(r.get(res, "action")))
+		f.created(r.get(res, "manifest"), job)
 	}
 	if h := r.get(t, "http"); h != nil {
 		for hd := range r.items(r.get(h, "headers")) {
