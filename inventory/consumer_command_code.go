@@ -104,12 +104,15 @@ func webhookName(w string) bool {
 	return strings.Contains(up, "WEBHOOK") || strings.Contains(up, "SLACK") || strings.Contains(up, "HOOK_URL")
 }
 
+// gitSetting is the end of a setting's name that has an address inside: credential.https://HOST.username.
+var gitSetting = regexp.MustCompile(`(?i)\.(username|helper|usehttppath|extraheader|(push)?insteadof)(=.*)?$`)
+
 // readGit reads clones, pushes and configuration with credentials in URLs or headers.
 func readGit(c *command, x *consumption) {
 	res := Resource{"vcs/git", ""}
 	for _, w := range c.words[1:] {
 		if m := urlWord.FindString(w); m != "" {
-			if r := hostResource(m); r.Kind != "http/api" {
+			if r := hostResource(gitSetting.ReplaceAllString(m, "")); r.Kind != "http/api" {
 				res = r
 			} else {
 				res = Resource{"vcs/git", r.Name}

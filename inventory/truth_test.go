@@ -21,7 +21,7 @@ import (
 //	job | step | kind name | resource kind and part of its name | trust | line
 //
 // kind is static, federated, platform, ambient or connection; a name that ends
-// with ~ is an identifier. The line is given by a text that stands on it,
+// with ~ is an identifier. The name of a resource is a part of it, or all behind an =. The line is given by a text that stands on it,
 // "#2" behind it is the second such line. A further field "perm=..." is the
 // effective permission. A leading ? allows a path without asking for it; "!"
 // begins a part that has to be reported as unresolved: ! kind | part of the name.
@@ -158,6 +158,14 @@ func (s *score) add(o score) {
 	s.unresolvedFound += o.unresolvedFound
 }
 
+// isCalled reports whether a resource has the expected name: a part of it, or all of it behind an =.
+func isCalled(name, want string) bool {
+	if whole, ok := strings.CutPrefix(want, "="); ok {
+		return name == whole
+	}
+	return strings.Contains(name, want)
+}
+
 func percent(a, b int) float64 {
 	if b == 0 {
 		return 100
@@ -218,7 +226,7 @@ func judge(paths []Path, unresolved []Unresolved, want []expected) (s score, not
 		}
 		check(p.Credential.Kind == w.kind, &s.kind, "kind", p.Credential.Kind, w.kind)
 		check(w.kind != StaticSecret || p.Credential.Nature == w.nature, &s.nature, "nature", p.Credential.Nature, w.nature)
-		check(w.resKind == "*" || p.Resource.Kind == w.resKind && strings.Contains(p.Resource.Name, w.resName), &s.resource, "resource", p.Resource, w.resKind+" "+w.resName)
+		check(w.resKind == "*" || p.Resource.Kind == w.resKind && isCalled(p.Resource.Name, w.resName), &s.resource, "resource", p.Resource, w.resKind+" "+w.resName)
 		check(p.Reach.Trust == w.trust, &s.reach, "reach", p.Reach.Trust, w.trust)
 		check(p.Line == w.line, &s.line, "line", p.Line, w.line)
 		if w.perm != "" {
