@@ -150,6 +150,7 @@ func (f *drFile) pipeline(root *node, legacy bool) {
 	for item := range r.flat(r.get(root, "image_pull_secrets")) {
 		r.static(at, item.Line, r.str(item), secretUse("registry/container", ""), "image_pull_secrets")
 	}
+	f.machines(root, at)
 	hosts := make(map[string]int)
 	for v := range r.items(r.get(root, "volumes")) {
 		if p := r.at(v, "host", "path"); r.str(p) == "/var/run/docker.sock" {
@@ -211,13 +212,14 @@ func (f *drFile) step(name string, n *node, hosts map[string]int) {
 	before := len(r.paths)
 	for k, v := range r.pairs(settings) {
 		switch k.Value {
-		case "when", "commands", "image", "environment", "secrets", "volumes", "depends_on", "name", "settings", "pull":
+		case "when", "commands", "image", "environment", "secrets", "volumes", "depends_on", "name", "settings", "pull", "backend_options":
 			continue
 		}
 		f.setting(k.Value, v, at, row, res, get, 0)
 	}
 	f.env(r.get(n, "environment"), at, commands, use{res: res})
 	f.secretsList(r.get(n, "secrets"), at, row, res, commands)
+	f.backend(n, at, commands)
 	for v := range r.items(r.get(n, "volumes")) {
 		line, ok := hosts[r.str(r.get(v, "name"))]
 		if ok || strings.HasPrefix(r.str(v), "/var/run/docker.sock") {
