@@ -99,7 +99,7 @@ func (f *jkFile) outside(s gValue, facts *facts, ctx jkCtx, via string) {
 			}
 			continue
 		}
-		if u.slot && u.use.nature == NatureCredential && looksSecret(u.name) && strings.ToUpper(u.name) == u.name && !f.gives(u.name) {
+		if u.slot && u.use.nature == NatureCredential && (u.use.known() || !ctx.covered) && looksSecret(u.name) && strings.ToUpper(u.name) == u.name && !f.gives(u.name) {
 			f.r.static(ctx.place(), s.line+u.line, u.name, u.use, via)
 		}
 	}
