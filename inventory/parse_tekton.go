@@ -74,6 +74,7 @@ func tkDocument(r *reader, d *node, kinds *tkKinds) {
 		} else {
 			f.runWorkspaces(r.get(spec, "workspaces"), nil, name)
 			if ref := r.get(spec, "pipelineRef"); ref != nil {
+				f.resolverToken(ref, name)
 				f.secretParams(r.get(spec, "params"), name, "value", true)
 				r.open(f.at(name, ""), ref.Line, "pipeline", tkRefName(r, ref), "the pipeline is defined in another manifest")
 			}
@@ -180,6 +181,7 @@ func (f *tkFile) run(spec *node, job string) {
 			k := f.pod(job, nil)
 			k.secret(f.at(job, ""), s.Line, r.str(r.get(s, "name")), secretUse("registry/container", ""), "imagePullSecrets")
 		}
+		f.pod(job, nil).container(pod, "") // it has an environment too, which is that of all pods
 	}
 }
 
@@ -238,6 +240,7 @@ func (f *tkFile) taskRef(ref *node, job string) {
 	if f.kinds.tasks[name] != nil {
 		return
 	}
+	f.resolverToken(ref, job)
 	f.r.open(f.at(job, ""), ref.Line, "task", name, "the task is defined in another manifest, bundle or repository")
 }
 
@@ -262,10 +265,7 @@ func (f *tkFile) runWorkspaces(n *node, used map[string][]string, name string) {
 	r := f.r
 	k := f.pod(name, nil)
 	for w := range r.items(n) {
-		s := r.at(w, "secret", "secretName")
-		if s == nil {
-			continue
-		}
+		held := f.heldBy(w)
 		ws := r.str(r.get(w, "name"))
 		u := workspaceUse(ws)
 		jobs := used[ws]
@@ -274,7 +274,9 @@ func (f *tkFile) runWorkspaces(n *node, used map[string][]string, name string) {
 		}
 		slices.Sort(jobs)
 		for _, job := range slices.Compact(jobs) {
-			k.secret(f.at(job, ""), s.Line, r.str(s), f.spaces[job+"\x00"+ws].or(u), "workspace: "+ws)
+			for _, s := range held {
+				k.secret(f.at(job, ""), s.Line, r.str(s), f.spaces[job+"\x00"+ws].or(u), "workspace: "+ws)
+			}
 		}
 	}
 }

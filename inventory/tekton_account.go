@@ -117,3 +117,34 @@ func (f *tkFile) hookSecret(k *k8s, ref *node, kind, job string) {
 	}
 	k.secret(f.at(job, ""), n.Line, f.r.str(n), use{res: res, nature: NatureCredential}, "interceptor secretRef")
 }
+
+// heldBy gives the names of the secrets that fill a workspace of a run.
+func (f *tkFile) heldBy(w *node) []*node {
+	r := f.r
+	var out []*node
+	for _, s := range []*node{r.at(w, "secret", "secretName"), r.at(w, "csi", "volumeAttributes", "secretProviderClass")} {
+		if s != nil {
+			out = append(out, s)
+		}
+	}
+	for src := range r.items(r.at(w, "projected", "sources")) {
+		if s := r.at(src, "secret", "name"); s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// resolverToken records the secret with which a resolver fetches a definition from a private repository.
+func (f *tkFile) resolverToken(ref *node, job string) {
+	r := f.r
+	if r.str(r.get(ref, "resolver")) != "git" {
+		return
+	}
+	for p := range r.items(r.get(ref, "params")) {
+		name := r.str(r.get(p, "name"))
+		if v := r.get(p, "value"); v != nil && (name == "token" || name == "gitToken") {
+			f.pod(job, nil).secret(f.at(job, ""), v.Line, r.str(v), secretUse("vcs/git", ""), "resolver: "+name)
+		}
+	}
+}
