@@ -93,8 +93,8 @@ func (f *jkFile) outside(s gValue, facts *facts, ctx jkCtx, via string) {
 		return
 	}
 	for _, u := range facts.uses {
-		if id, ok := "", false; u.slot && u.use.nature == NatureCredential && u.use.known() && strings.ToUpper(u.name) != u.name && looksSecret(u.name) {
-			if id, ok = f.fetches(gValue{ident: u.name}, 0); ok {
+		if u.slot && u.use.nature == NatureCredential && u.use.known() && strings.ToUpper(u.name) != u.name && looksSecret(u.name) {
+			if id, ok := f.fetches(gValue{ident: u.name}, 0); ok {
 				f.static(firstOf(id, u.name), s.line+u.line, ctx, u.use, via)
 			}
 			continue

@@ -91,8 +91,9 @@ func (p *planner) burnDown() *BurnDown {
 func (p *planner) count(pt *Point, name string, trees []Tree, names map[string]string) {
 	pt.Name = name
 	for ti := range trees {
-		for i := range trees[ti].Inventory.Paths {
-			path := &trees[ti].Inventory.Paths[i]
+		t := &trees[ti]
+		for i := range t.Inventory.Paths {
+			path := &t.Inventory.Paths[i]
 			switch {
 			case path.Credential.Kind == inventory.Federated:
 				pt.Federated++
@@ -102,7 +103,7 @@ func (p *planner) count(pt *Point, name string, trees []Tree, names map[string]s
 					pt.Outsiders++
 				}
 				repo := inventory.RepositoryOf(path.File)
-				names[repo+": "+path.Credential.Name] = cmp.Or(repo, p.rootName(&trees[ti], path)) + ": " + path.Credential.Name
+				names[repo+": "+path.Credential.Name] = cmp.Or(repo, p.rootName(t, path)) + ": " + path.Credential.Name
 			}
 		}
 	}

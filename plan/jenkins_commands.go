@@ -328,7 +328,7 @@ func (f *jenkinsFile) shellStep(l literal) bool {
 // script puts commands before those of a step, and changes those that a login replaces.
 func (f *jenkinsFile) script(l literal, t *takeover) error {
 	if rest := strings.TrimLeft(f.g.text[l.to:], " "); strings.HasPrefix(rest, "+") {
-		return fmt.Errorf("Groovy puts the command together from several strings; write it as one, and plan again")
+		return fmt.Errorf("the command is put together from several strings; write it as one, and plan again")
 	}
 	written, err := commandText(l, f.g.text)
 	if err != nil {

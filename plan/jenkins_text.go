@@ -249,8 +249,8 @@ func released(mark string, names []string) (string, error) {
 		if inner == n {
 			return n, nil
 		}
-		if regexp.MustCompile(`(^|\W)` + n + `($|\W)`).MatchString(mark) {
-			return "", fmt.Errorf("Groovy does something with the value before it writes it into the command: %s", oneLine(mark))
+		if regexp.MustCompile(`(^|\W)` + regexp.QuoteMeta(n) + `($|\W)`).MatchString(mark) {
+			return "", fmt.Errorf("something is done with the value before it stands in the command: %s", oneLine(mark))
 		}
 	}
 	return "", nil

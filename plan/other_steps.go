@@ -93,10 +93,10 @@ func walkSteps(n *yaml.Node, name string, depth int, visit func(name string, ste
 		return
 	}
 	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
-		switch key := n.Content[i].Value; {
-		case key == "step":
+		switch key := n.Content[i].Value; key {
+		case "step":
 			visit(name, n.Content[i+1])
-		case key == "parallel", key == "steps", key == "stage", key == "stages":
+		case "parallel", "steps", "stage", "stages":
 			walkSteps(n.Content[i+1], name, depth+1, visit)
 		default:
 			walkSteps(n.Content[i+1], key, depth+1, visit)
