@@ -136,7 +136,8 @@ type Credential struct {
 	Kind Kind `json:"kind"`
 	// Name is the secret's, variable's or connection's; "context:NAME" and
 	// "group:NAME" are sets; "*" is all secrets; "oidc:github" is an identity
-	// token; "unknown" is a name that only a run can tell.
+	// token; "unknown" is a name that only a run can
+	// tell; where a part of it is known, the rest stands as the file writes it: "APP_${{ inputs.target }}_KEY".
 	Name   string `json:"name"`
 	Nature Nature `json:"nature,omitempty"`
 	// Source is where a static value comes from when it is not the CI platform: "vault", "azure-key-vault:NAME", "kubernetes", ...

@@ -16,7 +16,7 @@ func TestJenkinsRefuses(t *testing.T) {
 		return stage("withCredentials([string(credentialsId: 'slack', variable: 'SLACK_TOKEN')]) {\n" + steps + "\n}")
 	}
 	for name, c := range map[string]struct{ text, why string }{
-		"a value that is changed": {slack(`sh "curl -H 'Authorization: Bearer ${SLACK_TOKEN.trim()}' https://slack.com/api/x"`), "does something with the value"},
+		"a value that is changed": {slack(`sh "curl -H 'Authorization: Bearer ${SLACK_TOKEN.trim()}' https://slack.com/api/x"`), "something is done with the value"},
 		"a quoted here-document":  {slack("sh \"\"\"\ncat > x <<'END'\ntoken: ${SLACK_TOKEN}\nEND\n\"\"\""), "here-document"},
 		"strings put together":    {slack(`sh 'curl -H "Authorization: Bearer $SLACK_TOKEN" ' + url`), "from several strings"},
 		"Groovy's own step":       {slack(`echo "the token is ${SLACK_TOKEN}"`), "read by Groovy itself"},
