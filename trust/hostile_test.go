@@ -55,6 +55,7 @@ func TestHostileFiles(t *testing.T) {
 		"broken YAML":      {"broken.yaml", "AssumeRoleWithWebIdentity: [\n", "this looks like an AWS trust policy"},
 		"circle of calls":  {"a/circle.tf", "module \"a\" {\n  source = \"../a\"\n  x = module.a.y\n}\noutput \"y\" {\n  value = module.a.y\n}\n" + role("module.a.y"), ""},
 		"calls of calls":   {"a/m/m/m/m/main.tf", calls, "too many calls of modules"},
+		"cut off":          {"cut.tf", "# AssumeRoleWithWebIdentity\nresource \"aws_iam_role\" \"m\" {\n  name               = \"machine\"\n  assume_role_policy = jsonencode({ Statement ", "the Terraform file is broken here"},
 		"octo list":        {".github/chainguard/x.sts.yaml", "- a\n", "is no mapping"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,6 +80,9 @@ func TestHostileFiles(t *testing.T) {
 			said := ""
 			for _, p := range found.Problems {
 				said += fmt.Sprintf("%s:%d: %s\n", p.File, p.Line, p.Why)
+			}
+			if strings.Contains(said, "the reader failed") {
+				t.Error(said)
 			}
 			if !strings.Contains(said, h.want) || h.want != "" && !strings.Contains(said, "bad/"+h.file) {
 				t.Errorf("it says %q, and should say %q of %s", said, h.want, h.file)

@@ -251,12 +251,22 @@ func (m *module) str(b *hclsyntax.Body, name string) string {
 	return m.source(a.Expr)
 }
 
+// within gives the text of a range. What is broken has ranges that end before
+// they begin: they are empty, or go to the end of the file.
+func (c *code) within(r hcl.Range) string {
+	text := c.texts[r.Filename]
+	from, to := min(r.Start.Byte, len(text)), min(r.End.Byte, len(text))
+	if to == 0 {
+		to = len(text)
+	}
+	return text[from:max(from, to)]
+}
+
 // source gives the source of an expression as a value that can't be told.
 func (m *module) source(e hclsyntax.Expression) string {
-	r := e.Range()
-	text := m.texts[r.Filename]
-	if r.End.Byte <= len(text) && r.Start.Byte < r.End.Byte {
-		text = strings.Join(strings.Fields(text[r.Start.Byte:r.End.Byte]), " ")
+	text := m.within(e.Range())
+	if text != "" {
+		text = strings.Join(strings.Fields(text), " ")
 		text = strings.NewReplacer("${", "", "}", "", `"`, "").Replace(text)
 	} else {
 		text = "expression"

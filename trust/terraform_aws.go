@@ -21,7 +21,7 @@ func (m *module) awsRole(b *hclsyntax.Block) {
 	statements, ok := m.statements(a.Expr, 0)
 	if !ok {
 		r := b.Range()
-		source := m.texts[r.Filename][a.Expr.Range().Start.Byte:a.Expr.Range().End.Byte]
+		source := m.within(a.Expr.Range())
 		if strings.Contains(source, "WebIdentity") || strings.Contains(source, "oidc") {
 			t := Trust{File: r.Filename, Line: r.Start.Line, Kind: AWSRole, Target: Target{"cloud/aws", name}}
 			t.open(a.SrcRange.Start.Line, "the trust policy can't be told from the files: "+m.source(a.Expr))
@@ -72,8 +72,7 @@ func (m *module) statements(e hclsyntax.Expression, depth int) ([]awsStatement, 
 
 // finder looks up the line of a value within a range of the source.
 func (m *module) finder(r hcl.Range) func(...string) int {
-	text := m.texts[r.Filename]
-	text = text[min(r.Start.Byte, len(text)):min(r.End.Byte, len(text))]
+	text := m.within(r)
 	return func(words ...string) int {
 		for _, w := range words {
 			w, _, _ = strings.Cut(holesAsStars(w), "*")

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
@@ -229,9 +230,7 @@ func (m *module) find(address string) (owner *module, b *hclsyntax.Block) {
 func (m *module) foreign(b *hclsyntax.Block) {
 	source := m.str(b.Body, "source")
 	r := b.Range()
-	text := m.texts[r.Filename]
-	end := min(b.CloseBraceRange.End.Byte, len(text))
-	body := text[r.Start.Byte:end]
+	body := m.within(hcl.RangeBetween(b.TypeRange, b.CloseBraceRange))
 	if !strings.Contains(body, "repo:") && !strings.Contains(body, "token.actions.githubusercontent.com") && !strings.Contains(source, "oidc") {
 		return
 	}
