@@ -161,6 +161,8 @@ func patchable(ci inventory.CI) bool {
 	return slices.Contains([]inventory.CI{inventory.GitHub, inventory.Forgejo, inventory.GitLab, inventory.Bitbucket, inventory.CircleCI, inventory.Buildkite, inventory.Azure, inventory.Jenkins, inventory.Tekton, inventory.Argo}, ci)
 }
 
+const editorFailed = "the pipeline has a shape that the maker of patches does not know"
+
 // edit makes the edits for some jobs of a pipeline.
 func (d *draft) edit(file, before string, ids []string) (made *doc, errs map[string]error) {
 	errs = make(map[string]error)
@@ -168,7 +170,7 @@ func (d *draft) edit(file, before string, ids []string) (made *doc, errs map[str
 	defer func() {
 		if recover() != nil {
 			for _, id := range ids {
-				errs[id] = errors.New("the pipeline has a shape that the maker of patches does not know")
+				errs[id] = errors.New(editorFailed)
 			}
 			made = nil
 		}
