@@ -141,6 +141,7 @@ func (k *k8s) container(n *node, step string) {
 		k.volume(v, at, m.Line, path, k.pointed(n, path))
 	}
 	k.actors(n, at)
+	k.buckets(n, at)
 }
 
 // pointed says what the variables of a container that hold a path below a mount are for.
@@ -267,6 +268,35 @@ func (k *k8s) actors(n *node, at place) {
 					k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: a.res}, a.via)
 				}
 			}
+		}
+	}
+}
+
+// k8sBucket takes a bucket from an argument or a value: all of it, or behind the = of an option.
+var k8sBucket = regexp.MustCompile(`^(?:--?[\w-]+=)?(s3|gs)://([\w.-]+)`)
+
+// buckets records the storage that a container gets by its address: without a key of the job the pod's own identity opens it.
+func (k *k8s) buckets(n *node, at place) {
+	r := k.r
+	words := append(r.strs(r.get(n, "command")), r.strs(r.get(n, "args"))...)
+	for e := range r.items(r.get(n, "env")) {
+		name := r.str(r.get(e, "name"))
+		if strings.Contains(name, "ENDPOINT") || strings.Contains(name, "ACCESS_KEY") {
+			return // another server, or a key that is written out
+		}
+		words = append(words, r.str(r.get(e, "value")))
+	}
+	for _, w := range words {
+		m := k8sBucket.FindStringSubmatch(k.text(w))
+		if m == nil {
+			continue
+		}
+		family := "aws"
+		if m[1] == "gs" {
+			family = "gcp"
+		}
+		if !k.hasKeys(family, at.job) {
+			k.r.ambient(at, n.Line, firstOf(k.account, "service account"), use{res: Resource{"cloud/" + family, m[1] + "://" + m[2]}}, m[1]+"://")
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -120,7 +121,18 @@ func (f *awsBuild) actor(a actor, line int) {
 	default:
 		return
 	}
-	f.r.ambient(f.at(f.phase), line, cbRole, use{res: a.res}, a.via)
+	at := f.at(f.phase)
+	if a.via == "aws sts" && a.res.Name != "" && f.other(a.res.Name) {
+		at.part = a.res.Name
+	}
+	f.r.ambient(at, line, cbRole, use{res: a.res}, a.via)
+}
+
+// other reports whether a role that a phase takes on is one more than what it reaches already: a way of its own.
+func (f *awsBuild) other(role string) bool {
+	return slices.ContainsFunc(f.r.paths, func(p Path) bool {
+		return p.Step == f.phase && p.Credential.Kind == Ambient && p.Resource.Name != role
+	})
 }
 
 // fetch records a read of a manager by a command.

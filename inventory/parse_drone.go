@@ -314,6 +314,16 @@ func (f *drFile) ref(v *node, at place, u use, via string) {
 	r.add(at, n.Line, Credential{Kind: StaticSecret, Name: name, Nature: u.nature, Source: source.source}, u, via)
 }
 
+// server gives the address of the cluster that an environment names beside the token for it.
+func (f *drFile) server(env *node) string {
+	for _, name := range []string{"KUBE_SERVER", "KUBE_API_SERVER", "KUBERNETES_SERVER", "KUBE_URL"} {
+		if s := f.r.str(f.r.get(env, name)); strings.HasPrefix(s, "https://") {
+			return hostResource(s).Name
+		}
+	}
+	return ""
+}
+
 // env records the secrets in an environment.
 func (f *drFile) env(n *node, at place, commands map[string]use, tool use) {
 	for k, v := range f.r.pairs(n) {
@@ -323,6 +333,9 @@ func (f *drFile) env(n *node, at place, commands map[string]use, tool use) {
 		u := commands[k.Value].or(envUse(k.Value))
 		if !u.known() && tool.known() {
 			u.res = tool.res
+		}
+		if u.res.Kind == "k8s/cluster" && (u.res.Name == "" || u.res.Name == unknown) {
+			u.res.Name = f.server(n)
 		}
 		f.ref(v, at, u, "environment: "+k.Value)
 	}

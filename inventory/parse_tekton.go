@@ -345,7 +345,10 @@ func workspaceUse(name string) use {
 }
 
 // tkSecretParam matches parameters that hold the name of a secret.
-var tkSecretParam = regexp.MustCompile(`(?i)(secret[-_]?name|[-_]secret$|^secret$|credentials?$|_SECRET_NAME$|secret-ref|^secret-?key-?ref$)`)
+var tkSecretParam = regexp.MustCompile(`(?i)(secret[-_]?name|[-_]secret$|^secret$|(?-i:[a-z0-9]Secret$)|credentials?$|_SECRET_NAME$|secret-ref|^secret-?key-?ref$)`)
+
+// tkChosen matches a value that is the result of a task: a name which the run only learns on its way.
+var tkChosen = regexp.MustCompile(`^\$\(tasks\.[A-Za-z0-9_-]+\.results\.[A-Za-z0-9_.-]+\)$`)
 
 // secretParams records parameters whose value or default names a secret. What
 // takes them may be elsewhere: then nothing of this file shows the use.
@@ -359,7 +362,7 @@ func (f *tkFile) secretParams(params *node, job, key string, elsewhere bool) {
 		if strings.Contains(text, "git_auth_secret") {
 			text = "git_auth_secret"
 		}
-		if text == "" || noSecret[strings.ToLower(text)] || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") || strings.ContainsAny(text, " /\n") || strings.HasSuffix(strings.ToLower(name), "key") {
+		if text == "" || noSecret[strings.ToLower(text)] || !tkSecretParam.MatchString(name) || strings.Contains(text, "$(") && !(elsewhere && tkChosen.MatchString(text)) || strings.ContainsAny(text, " /\n") || strings.HasSuffix(strings.ToLower(name), "key") {
 			continue
 		}
 		if !elsewhere && f.recorded(text) {
