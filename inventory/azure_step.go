@@ -24,6 +24,10 @@ func (f *azFile) jobPaths(n, pool *node, c *azCtx) {
 // groupPaths records the variable groups that a job has.
 func (f *azFile) groupPaths(c azCtx) {
 	for _, g := range c.groups {
+		if f.grouped == nil {
+			f.grouped = make(map[string]bool)
+		}
+		f.grouped[g.name] = true
 		f.r.static(c.at(""), g.line, "group:"+g.name, use{res: Resource{"secret-set/variable-group", g.name}, nature: NatureCredential}, "variable group")
 	}
 }

@@ -10,7 +10,10 @@ import (
 func (f *azFile) templateCall(n, t *node, c azCtx) {
 	name := f.r.str(t)
 	at := c.at("")
-	if c.job != "(stages template)" && c.job != "(jobs template)" {
+	if c.job == azStages || c.job == azJobs {
+		f.called = c.job
+		at.line = t.Line // another stage's jobs, whatever they are called in the template
+	} else {
 		at.step = name
 	}
 	if p := f.local(name); p == nil {
@@ -20,6 +23,16 @@ func (f *azFile) templateCall(n, t *node, c azCtx) {
 	}
 	f.templateInputs(f.r.get(n, "parameters"), at, c.vars, name)
 	f.nested(f.r.get(n, "parameters"), c, 0)
+}
+
+// groupsOfTemplates records the variable groups that only jobs of templates have.
+func (f *azFile) groupsOfTemplates(c azCtx) {
+	if f.called == "" {
+		return
+	}
+	c.groups = slices.DeleteFunc(slices.Clone(c.groups), func(g azGroup) bool { return f.grouped[g.name] })
+	c.job = f.called
+	f.groupPaths(c)
 }
 
 // setBy defines the variables that the scripts of a template's steps set for the
@@ -49,6 +62,7 @@ const azContext = "templateContext"
 // templateInput reads one level of parameters; lists of steps, jobs and stages are read as what they are, elsewhere.
 func (f *azFile) templateInput(st *azStep, params *node, name string, depth int) {
 	r, at := f.r, st.at
+	to := f.oneHost(params)
 	for k, v := range r.pairs(params) {
 		if r.isMap(v) && depth < 6 && k.Value != "sdl" && k.Value != "pool" && (depth > 0 || k.Value != "parameters") {
 			f.templateInput(st, v, name, depth+1)
@@ -67,9 +81,25 @@ func (f *azFile) templateInput(st *azStep, params *node, name string, depth int)
 			continue
 		}
 		for _, m := range macros(text) {
-			st.macro(m.name, r.lineOf(v, m.start, m.name), envUse(k.Value), "template parameter: "+k.Value, natureOf(k.Value) == NatureCredential)
+			st.macro(m.name, r.lineOf(v, m.start, m.name), envUse(k.Value).or(to), "template parameter: "+k.Value, natureOf(k.Value) == NatureCredential)
 		}
 	}
+}
+
+// oneHost gives what the only address among parameters leads to: where the secrets beside it are sent.
+func (f *azFile) oneHost(params *node) use {
+	var out use
+	for _, v := range f.r.pairs(params) {
+		text := f.r.str(v)
+		if !strings.HasPrefix(text, "https://") || strings.ContainsAny(text, "$ ") {
+			continue
+		}
+		if out.res.Kind != "" {
+			return use{}
+		}
+		out.res = hostResource(text)
+	}
+	return out
 }
 
 // connectionResource tells from an input's name what its connection is to.

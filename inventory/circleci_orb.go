@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -71,7 +72,7 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 					r.static(at, v.Line, ref.name, envUse(k.Value).or(envUse(ref.name)), "orb parameter: "+k.Value)
 				}
 			}
-			if isVariableName(r.str(v)) && looksSecret(r.str(v)) {
+			if (isVariableName(r.str(v)) || ccPrefixedName.MatchString(r.str(v))) && looksSecret(r.str(v)) {
 				r.static(at, v.Line, r.str(v), envUse(r.str(v)), "orb parameter: "+k.Value)
 			}
 		}
@@ -106,6 +107,9 @@ func (j *ccJob) orbParams(name string, key, n *node, params ccParams, row *consu
 		r.static(at, key.Line, env, use{res: res, nature: firstNature(natureOf(env), NatureCredential)}, name)
 	}
 }
+
+// ccPrefixedName matches names of variables that begin with an environment's as people write it: Stage_AWS_SECRET_ACCESS_KEY.
+var ccPrefixedName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*(_[A-Z0-9]+){2,}$`)
 
 // ccScript reports whether a parameter of an orb is a command.
 func ccScript(key string) bool {

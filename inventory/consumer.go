@@ -121,7 +121,7 @@ func natureOf(name string) Nature {
 		return NatureIdentifier
 	case last == "KEY" && prev == "PUBLIC", last == "KEYS" && prev == "PUBLIC", (last == "KEY" || last == "KEYS") && prev == "AUTHORIZED", last == "PUB", last == "HOSTS":
 		return NatureIdentifier
-	case (last == "CERT" || last == "CERTIFICATE" || last == "BUNDLE") && (prev == "CA" || prev == "TRUST" || prev == "ROOT"), last == "CACERT":
+	case (last == "CERT" || last == "CERTIFICATE" || last == "BUNDLE") && (prev == "CA" || prev == "TRUST" || prev == "ROOT" || prev == "CLUSTER"), last == "CACERT":
 		return NatureIdentifier // whom to trust
 	case len(tok) > 1 && slices.Contains(tok, "PROXY") && slices.Contains(tok, "NO"):
 		return NatureIdentifier

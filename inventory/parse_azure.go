@@ -26,6 +26,8 @@ type azFile struct {
 	params   map[string]*node // defaults of parameters
 	template bool             // it is a template: its caller decides who can start it
 	base     Reach
+	grouped  map[string]bool // the variable groups that a path was recorded for
+	called   string          // what the last template was put in the place of: stages, jobs
 }
 
 // azCtx is what holds at one level and for all below it.
@@ -57,6 +59,8 @@ type azGroup struct {
 const (
 	azStepsTemplate = "(steps template)"
 	azVarsTemplate  = "(variables template)"
+	azStages        = "(stages template)"
+	azJobs          = "(jobs template)"
 	azResources     = "(resources)"
 	azOnlyJob       = "Job"
 )
@@ -114,6 +118,7 @@ func (f *azFile) read() {
 		c.job = azVarsTemplate
 		f.groupPaths(c)
 	}
+	f.groupsOfTemplates(c)
 }
 
 // level reads stages, jobs or steps.
@@ -192,26 +197,13 @@ func (f *azFile) list(n *node, cond string, depth int) []azItem {
 	return out
 }
 
-// azGuard are conditions that a pull request of an outsider can't meet.
-var azGuard = regexp.MustCompile(`(?i)(ne\(\s*variables(\.|\[['"])Build\.Reason(['"]\])?,\s*'PullRequest'|notin\(\s*variables\[?['".]+Build\.Reason['"\]]*,[^)]*'PullRequest'|eq\(\s*variables(\.|\[['"])Build\.SourceBranch(Name)?(['"]\])?,\s*['"](refs/heads/)?[a-z0-9/._-]+['"]|startsWith\(\s*variables(\.|\[['"])Build\.SourceBranch(['"]\])?,\s*['"]refs/(tags|heads)/|eq\(\s*variables(\.|\[['"])Build\.Reason(['"]\])?,\s*'(Schedule|Manual|IndividualCI|BatchedCI)'|eq\(\s*variables(\.|\[['"])isMain(Branch)?|ne\(\s*variables(\.|\[['"])System\.TeamProject(['"]\])?,\s*'public')`)
-
-// guard closes a reach when a condition keeps outsiders out; only a plain AND
-// of conditions counts, an OR may have another way in.
-func guard(reach Reach, cond string) Reach {
-	if reach.Trust != Protected && cond != "" && azGuard.MatchString(cond) && !strings.Contains(strings.ToLower(cond), "or(") && !strings.Contains(strings.ToLower(cond), "not(") {
-		reach.Trust = Protected
-		reach.Events = slices.DeleteFunc(slices.Clone(reach.Events), func(e string) bool { return e == "pull_request" })
-	}
-	return reach
-}
-
 // stages reads a list of stages.
 func (f *azFile) stages(n *node, c azCtx) {
 	for _, item := range f.list(n, "", 0) {
 		s := c
-		s.reach = guard(guard(c.reach, item.cond), f.r.str(f.r.get(item.node, "condition")))
+		s.reach = guard(guard(c.reach, item.cond), c.condition(f.r.str(f.r.get(item.node, "condition"))))
 		if t := f.r.get(item.node, "template"); t != nil {
-			s.job = firstOf(f.r.str(f.r.get(item.node, "stage")), "(stages template)")
+			s.job = firstOf(f.r.str(f.r.get(item.node, "stage")), azStages)
 			f.templateCall(item.node, t, s)
 			continue
 		}
@@ -220,6 +212,10 @@ func (f *azFile) stages(n *node, c azCtx) {
 		}
 		s = f.variables(f.r.get(item.node, "variables"), s)
 		f.jobs(f.r.get(item.node, "jobs"), s)
+		if own := s; len(s.groups) > len(c.groups) {
+			own.groups = s.groups[len(c.groups):]
+			f.groupsOfTemplates(own)
+		}
 		if steps := f.r.get(item.node, "steps"); steps != nil {
 			s.job = firstOf(f.r.str(f.r.get(item.node, "stage")), azOnlyJob)
 			f.jobPaths(item.node, s.pool, &s)
@@ -233,9 +229,9 @@ func (f *azFile) jobs(n *node, c azCtx) {
 	r := f.r
 	for i, item := range f.list(n, "", 0) {
 		j := c
-		j.reach = guard(guard(c.reach, item.cond), r.str(r.get(item.node, "condition")))
+		j.reach = guard(guard(c.reach, item.cond), c.condition(r.str(r.get(item.node, "condition"))))
 		if t := r.get(item.node, "template"); t != nil {
-			j.job = "(jobs template)"
+			j.job = azJobs
 			f.templateCall(item.node, t, j)
 			continue
 		}
@@ -354,7 +350,7 @@ func (f *azFile) local(name string) *parsed {
 	if ok && repo != "self" || strings.Contains(file, "${{") {
 		return nil
 	}
-	if strings.HasPrefix(file, "/") {
+	if strings.HasPrefix(file, "/") || ok { // from the root of the repository, which may lie anywhere above
 		for dir := path.Dir(f.r.src.path); ; dir = path.Dir(dir) {
 			if p := f.r.tree.load(path.Join(dir, file)); p != nil {
 				return p

@@ -225,6 +225,9 @@ func (r *scriptReader) assign(c *command, a assign) {
 	if a.name == "AWS_ENDPOINT_URL" || a.name == "AWS_ENDPOINT_URL_S3" {
 		r.endpoint = a.raw
 	}
+	if a.name == "AWS_WEB_IDENTITY_TOKEN_FILE" {
+		r.valueOfFile(a.raw, a.line, secretUse("cloud/aws", "")) // the SDK exchanges what is in it
+	}
 	u := knownEnv(a.name)
 	if u.nature == NatureCredential && len(c.words) > 0 {
 		r.value(c, a.raw, a.line, u) // export TOOL_TOKEN=$OTHER: the tool takes it by that name
