@@ -26,7 +26,7 @@ func readCurl(c *command, x *consumption) {
 		}
 	}
 	if res.Name == "" {
-		for _, w := range c.positional(1, "-H", "--header", "-d", "--data", "-X", "-o", "-u", "-F", "--user", "--request") {
+		for _, w := range c.positional(1, "-H", "--header", "-d", "--data", "-X", "-o", "-u", "-F", "--user", "--request", "-T", "--upload-file", "--data-binary", "--output") {
 			if strings.HasPrefix(w, "$") {
 				res.Name = w
 				host, _, _ := strings.Cut(w, "/")

@@ -306,6 +306,11 @@ var gSteps = set("sh", "bat", "powershell", "pwsh", "withCredentials", "withEnv"
 // plainStep cuts the object in front of a step.
 func plainStep(name string) (step, of string) {
 	at := strings.LastIndexByte(name, '.')
+	for _, of := range []string{".docker.withRegistry", ".openshift.withCluster"} {
+		if before, ok := strings.CutSuffix(name, of); ok && before[0] >= 'a' && !strings.Contains(before, ".") {
+			return of[1:], before
+		}
+	}
 	if at < 1 || !gSteps[name[at+1:]] || name[0] < 'a' && name[0] != '_' || strings.Count(name[:at], ".") > 2 {
 		return name, ""
 	}

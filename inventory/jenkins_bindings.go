@@ -227,6 +227,12 @@ func (f *jkFile) secret(id gValue, line int, ctx jkCtx, u use, via string) {
 		f.r.open(ctx.place(), line, "credential id", raw, "the id of the credential is computed at run time")
 		at := ctx.place()
 		at.part = raw // two that only a run can tell are two
+		switch first := f.opened[ctx.job+" "+raw]; {
+		case first == "":
+			f.opened[ctx.job+" "+raw] = u.res.Kind
+		case u.known() && u.res.Kind != first: // one name of a parameter, but not one credential
+			at.part += " for " + u.res.Kind
+		}
 		f.r.static(at, line, unknown, u, via)
 		return
 	}

@@ -343,6 +343,9 @@ func (f *jkFile) arguments(c *gCall, ctx jkCtx) {
 		return
 	}
 	f.idArgs(c.args, c, ctx, res, 0)
+	if v := named(c, "serviceAccount"); v.isStr && v.str != "" && len(c.body) > 0 { // a step that runs its block in a pod
+		jkPodPart(f, &gCall{name: "serviceAccount", args: []gArg{{"", v}}, line: lineOr(v.line, c.line)}, ctx)
+	}
 	f.secretPaths(c, ctx, res)
 	switch c.name[strings.LastIndexByte(c.name, '.')+1:] {
 	case "lookupCredentials", "lookupCredentialsInItemGroup":
@@ -388,7 +391,7 @@ func (f *jkFile) idArgs(args []gArg, c *gCall, ctx jkCtx, res Resource, depth in
 						continue // read where the binding is taken
 					}
 					if jkKept[c.name] { // a binding that is kept for later: the step that takes it is its place
-						f.pending = append(f.pending, jkPending{v, c.line, ctx, c.name})
+						f.pending = append(f.pending, jkPending{f.settledValue(v), c.line, ctx, c.name})
 						continue
 					}
 					u := use{res: res, nature: NatureCredential}

@@ -58,7 +58,7 @@ func jkPostStep(f *jkFile, c *gCall, ctx jkCtx) {
 	f.nestedCalls(c, ctx)
 }
 
-// jkLoad notes a file of functions; one of the tree is read by itself.
+// jkLoad notes a file of functions; one of the tree is read by itself, and its functions where they are called.
 func jkLoad(f *jkFile, c *gCall, ctx jkCtx) {
 	v := positional(c, 0)
 	if name := strings.TrimPrefix(v.str, "./"); !v.isStr || v.gstr || f.r.above(name) == "" {

@@ -211,13 +211,34 @@ var passesSocket = regexp.MustCompile(`(?:-v|--volume|--mount|DOCKER_HOST=)\S*[ 
 func jkOpenShift(f *jkFile, c *gCall, ctx jkCtx) {
 	cluster, id := positional(c, 0), firstValue(positional(c, 1), named(c, "credentialsId"))
 	res := f.filled(Resource{"k8s/cluster", firstOf(cluster.str, cluster.ident, unknown)})
-	if id.isStr || id.ident != "" {
+	if name := strings.TrimPrefix(firstOf(id.ident, soleHole(id)), "env."); name != "" && len(f.ids(id)) == 0 && f.boundTo(name) {
+		// the token itself, which a binding gives: the path stands there
+	} else if id.isStr || id.ident != "" {
 		f.secret(id, c.line, ctx, secretUse(res.Kind, res.Name), c.name)
 	} else {
 		f.r.connection(ctx.place(), c.line, c.name, use{res: res}, c.name)
 	}
 	ctx.covered = true
 	f.block(c.body, ctx)
+}
+
+// soleHole gives the name that a GString consists of.
+func soleHole(v gValue) string {
+	if m := gHole.FindStringSubmatch(v.str); m != nil && v.gstr && m[0] == v.str {
+		return firstOf(m[1], m[2])
+	}
+	return ""
+}
+
+// boundTo reports whether a binding of the file, or an environment of it, gives a variable the value of a credential.
+func (f *jkFile) boundTo(name string) bool {
+	base := strings.TrimSuffix(strings.TrimSuffix(name, "_PSW"), "_USR")
+	for _, v := range f.lists(base) {
+		if v.call != nil && v.call.name == "credentials" {
+			return true
+		}
+	}
+	return regexp.MustCompile(`[vV]ariable\s*:\s*['"]` + regexp.QuoteMeta(name) + `['"]`).MatchString(f.r.src.text)
 }
 
 // wrappedHole matches a variable in a GString that a function quotes: ${quote(PASSWORD)}.
@@ -229,6 +250,14 @@ func (f *jkFile) spliced(v gValue) gValue {
 		return v
 	}
 	v.str = wrappedHole.ReplaceAllString(v.str, "${$1}")
+	v.str = gHole.ReplaceAllStringFunc(v.str, func(hole string) string {
+		m := gHole.FindStringSubmatch(hole)
+		of, name, ok := strings.Cut(firstOf(m[1], m[2]), ".")
+		if !ok || !f.pipelines[of] {
+			return hole
+		}
+		return "${" + strings.TrimPrefix(name, "env.") + "}" // a variable that the pipeline has
+	})
 	v.str = gHole.ReplaceAllStringFunc(v.str, func(hole string) string {
 		m := gHole.FindStringSubmatch(hole)
 		for _, l := range f.texts(gValue{ident: firstOf(m[1], m[2])}, 3) {

@@ -23,6 +23,11 @@ func (f *jkFile) usesOf(c *gCall, out map[string]use) {
 				}
 			}
 		}
+	case c.name == "openshift.withCluster": // a token in the place of the credential's id
+		if v := positional(c, 1); v.ident != "" || v.gstr {
+			u := use{res: Resource{"k8s/cluster", firstOf(positional(c, 0).str, positional(c, 0).ident, unknown)}, nature: NatureCredential}
+			note(strings.TrimPrefix(firstOf(v.ident, soleHole(v)), "env."), u)
+		}
 	case c.name == "httpRequest":
 		u := use{res: hostResource(named(c, "url").str), nature: NatureCredential}
 		for _, a := range c.args {

@@ -9,6 +9,17 @@ import (
 // What a pipeline keeps under names before a step takes it: settings in maps,
 // lists of bindings, conditions on the branch, and ids of credentials.
 
+// prepare looks over the file before it is read.
+func (f *jkFile) prepare() {
+	f.survey(f.calls, 0)
+	f.copySettings()
+	for _, c := range f.computed {
+		for _, s := range f.ids(c.args[0].val) {
+			f.consts[c.assign] = appendNew(f.consts[c.assign], s)
+		}
+	}
+}
+
 // jkPending is an id that stands in a map of settings. It is a path where no
 // step of the file took it: then the step that does is defined elsewhere.
 type jkPending struct {

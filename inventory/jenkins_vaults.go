@@ -109,6 +109,12 @@ func (f *jkFile) lists(name string) []gValue {
 				}
 				if depth < 20 {
 					walk(c.body, depth+1)
+					if c.value() {
+						continue // the calls of its value stand beside it
+					}
+					for _, a := range c.args { // also what a class holds
+						walk(a.val.calls(), depth+1)
+					}
 				}
 			}
 		}

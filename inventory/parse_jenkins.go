@@ -46,6 +46,11 @@ type jkFile struct {
 	assigned map[string][]gValue // what names are assigned; made on first use
 	given    map[string]bool     // names that the file gives a value; made on first use
 	library  map[string]*gCall   // steps of the library beside the file, by name; nil is none
+	// pipelines are names that stand for the pipeline in classes of a library: script.sh.
+	pipelines map[string]bool
+	loaded    map[string]*jkLoaded // files of functions, by the name that the file gives them
+	lend      int                  // calls of their functions
+	opened    map[string]string    // kinds of resources that ids stand for which only a run can tell, by job and id
 }
 
 // jkCtx is where in the pipeline a call stands.
@@ -70,13 +75,7 @@ func readJenkins(r *reader) {
 	}
 	calls := parseGroovy(r.src.text)
 	f := newJenkins(r, calls)
-	f.survey(calls, 0)
-	f.copySettings()
-	for _, c := range f.computed {
-		for _, s := range f.ids(c.args[0].val) {
-			f.consts[c.assign] = appendNew(f.consts[c.assign], s)
-		}
-	}
+	f.prepare()
 	ctx := jkCtx{job: jkScripted, trust: TrustUnknown}
 	f.block(calls, ctx)
 	f.uncalled(ctx)
@@ -91,7 +90,7 @@ func newJenkins(r *reader, calls []*gCall) *jkFile {
 	return &jkFile{
 		r: r, calls: calls, budget: maxJenkinsCalls,
 		funcs: make(map[string]*gCall), called: make(map[string]bool), mentioned: make(map[string]bool), active: make(map[string]bool), closures: make(map[*gCall]*jkClosure),
-		guarded: make(map[string]bool), consts: make(map[string][]string), names: make(map[string]use),
+		guarded: make(map[string]bool), pipelines: make(map[string]bool), loaded: make(map[string]*jkLoaded), opened: make(map[string]string), consts: make(map[string][]string), names: make(map[string]use),
 	}
 }
 
@@ -104,6 +103,9 @@ func (f *jkFile) survey(calls []*gCall, depth int) {
 		return
 	}
 	for _, c := range calls {
+		if c.of != "" {
+			f.pipelines[c.of] = true
+		}
 		if !c.isDef {
 			f.mentioned[strings.TrimSuffix(strings.TrimPrefix(c.name, "this."), ".call")] = true
 		}
@@ -138,6 +140,7 @@ func (f *jkFile) surveyValue(c *gCall) {
 		f.define(name, body)
 		return
 	}
+	f.loads(c)
 	f.surveyGuard(name, c.line)
 	f.surveySettings(name, v, 0)
 	switch {
@@ -337,9 +340,12 @@ func (f *jkFile) block(calls []*gCall, ctx jkCtx) {
 	f.depth--
 }
 
+// jkAsks matches functions that only ask whether the controller has a credential.
+var jkAsks = regexp.MustCompile(`(?i)cred(ential)?s?_?exists?$`)
+
 // one reads one call by its name; unknown calls are looked at for arguments that name credentials.
 func (f *jkFile) one(c *gCall, ctx jkCtx) {
-	if c.isDef {
+	if c.isDef || jkAsks.MatchString(c.name) {
 		return
 	}
 	if c.value() {
@@ -364,6 +370,9 @@ func (f *jkFile) one(c *gCall, ctx jkCtx) {
 		inner.covered = ctx.covered || brings(fn.body, 0)
 		f.block(c.body, inner)
 		f.invoke(name, fn, c, ctx)
+		return
+	}
+	if f.lent(c, ctx) {
 		return
 	}
 	f.arguments(c, ctx)
