@@ -372,6 +372,9 @@ func (j *ghJob) credentialFor(s *ghStep, kind string) bool {
 func (j *ghJob) localPaths(s *ghStep) {
 	line := s.node.Line
 	for _, f := range s.local.federated {
+		if f.row == nil && j.inScope(s, "COSIGN_PRIVATE_KEY") {
+			continue // the action's commands sign with the caller's key
+		}
 		j.federate(s, f.resource(j.input(s)), line, "uses: "+s.uses)
 		if f.gives != "" && s.fedRow {
 			j.identity[f.gives] = ghIdentity{Federated, j.issuer()}

@@ -22,13 +22,16 @@ type actionSummary struct {
 // innerFed is a step of an action that exchanges the caller's identity token.
 type innerFed struct {
 	res   Resource
-	row   *consumerRow
+	row   *consumerRow      // nil for a command that signs without a key
 	with  map[string]string // its inputs, which may name inputs of the action
 	gives string
 }
 
 // resource gives what is reached, with the caller's inputs put in.
 func (f innerFed) resource(get func(string) string) Resource {
+	if f.row == nil {
+		return f.res
+	}
 	return f.row.resource(func(name string) string {
 		v := f.with[strings.ToLower(name)]
 		for _, p := range placeholders(v) {
@@ -88,6 +91,13 @@ func (l *looks) summariseStep(w *ghWorkflow, v *view, p *parsed, step *node, sum
 	}
 	if row != nil && row.known && row.federates(get) {
 		sum.federated = append(sum.federated, innerFed{res: row.res, row: row, with: with, gives: row.gives})
+	}
+	if v.get(v.get(step, "env"), "COSIGN_PRIVATE_KEY") == nil {
+		for _, a := range readScript(v.str(v.get(step, "run")), nil).actors {
+			if a.family == "sigstore" {
+				sum.federated = append(sum.federated, innerFed{res: a.res})
+			}
+		}
 	}
 	for key, text := range with {
 		switch {
