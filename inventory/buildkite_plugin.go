@@ -39,6 +39,16 @@ func pluginName(s string) string {
 	return strings.TrimSuffix(s, "-buildkite-plugin")
 }
 
+// option gives an option of a plugin; most plugins take role-arn for role_arn, and the other way around.
+func (s *bkStep) option(cfg *node, name string) *node {
+	for _, spelling := range []string{name, strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "_", "-")} {
+		if n := s.f.r.get(cfg, spelling); n != nil {
+			return n
+		}
+	}
+	return nil
+}
+
 // plugin reads one plugin by the table.
 func (s *bkStep) plugin(name string, key, cfg *node) {
 	r := s.f.r
@@ -60,7 +70,7 @@ func (s *bkStep) plugin(name string, key, cfg *node) {
 		s.pluginVars(name, cfg, row)
 		return
 	}
-	get := func(in string) string { return strings.Join(r.strs(r.get(cfg, in)), ", ") }
+	get := func(in string) string { return strings.Join(r.strs(s.option(cfg, in)), ", ") }
 	res := row.resource(get)
 	switch {
 	case row.federates(get):
@@ -77,7 +87,7 @@ func (s *bkStep) plugin(name string, key, cfg *node) {
 	}
 	named := false
 	for _, in := range row.secrets {
-		if n := r.get(cfg, in); n != nil {
+		if n := s.option(cfg, in); n != nil {
 			named = true
 			r.static(s.at, n.Line, strings.Trim(r.str(n), "${}"), use{res: res, nature: NatureCredential}, name+": "+in)
 		}
