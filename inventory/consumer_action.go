@@ -147,6 +147,9 @@ func actionName(uses string) string {
 // inputUse says what an input of a known consumer is for; get gives the text of an input.
 func (row *consumerRow) inputUse(key string, get func(string) string) use {
 	u := use{res: row.resource(get)}
+	if forgeInputs[strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(key))] && deploys(u.res.Kind) {
+		return use{res: Resource{"vcs/github", ""}, nature: NatureCredential, sure: true} // to tell the pull request what was deployed
+	}
 	for _, s := range row.secrets {
 		if strings.EqualFold(s, key) {
 			u.nature, u.sure = NatureCredential, true
@@ -161,6 +164,14 @@ func (row *consumerRow) inputUse(key string, get func(string) string) use {
 	}
 	u.nature = natureOf(key)
 	return u
+}
+
+// forgeInputs are inputs, in lower case, that take a token of the forge, whatever else the action is for.
+var forgeInputs = set("repotoken", "githubtoken")
+
+// deploys reports whether a resource is where things run.
+func deploys(kind string) bool {
+	return family(kind) == "cloud" || family(kind) == "paas" || family(kind) == "k8s"
 }
 
 // resource gives what the consumer talks to with these inputs.
