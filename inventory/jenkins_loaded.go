@@ -18,7 +18,7 @@ const maxLent = 500
 // loads notes the name that a loaded file of the tree has.
 func (f *jkFile) loads(c *gCall) {
 	load := c.args[0].val.call
-	if load == nil || len(c.args[0].val.parts) > 0 || load.name != "load" || strings.Contains(c.assign, ".") {
+	if f.lend >= maxLent || load == nil || len(c.args[0].val.parts) > 0 || load.name != "load" || strings.Contains(c.assign, ".") {
 		return
 	}
 	v := positional(load, 0)
@@ -39,6 +39,7 @@ func (f *jkFile) lent(c *gCall, ctx jkCtx) bool {
 	}
 	r := &reader{src: &source{path: f.r.src.path, repo: f.r.src.repo, text: file.text}, ci: f.r.ci, tree: f.r.tree}
 	lib := newJenkins(r, file.calls)
+	lib.budget, lib.lend = f.budget, maxLent // a file that it loads itself is not followed: it may be the same
 	lib.prepare()
 	fn := lib.funcs[strings.TrimSuffix(name, ".call")]
 	if fn == nil || !fn.isDef {
@@ -53,6 +54,7 @@ func (f *jkFile) lent(c *gCall, ctx jkCtx) bool {
 	lib.calls, lib.assigned = lib.within(fn), nil
 	lib.invoke(name, fn, f.settled(c), ctx)
 	lib.settle()
+	f.budget = lib.budget
 	for _, p := range r.paths {
 		at := ctx.place()
 		at.job, at.reach, at.runner = p.Job, p.Reach, p.Runner

@@ -1,3 +1,5 @@
+again = load 'ci/tools.groovy'
+
 def withStore(Closure body) {
     withCredentials([file(variable: 'AWS_SHARED_CREDENTIALS_FILE', credentialsId: 'store-writer')]) {
         body()
@@ -5,6 +7,7 @@ def withStore(Closure body) {
 }
 
 def copyTo(key) {
+    again.copyTo(key)
     sshagent([key]) {
         sh 'rsync -a out/ store@mirror.example.com:/srv'
     }
