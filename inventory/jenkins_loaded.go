@@ -13,7 +13,7 @@ type jkLoaded struct {
 }
 
 // maxLent bounds how many calls of loaded functions are read in one file.
-const maxLent = 500
+const maxLent = 200
 
 // loads notes the name that a loaded file of the tree has.
 func (f *jkFile) loads(c *gCall) {
