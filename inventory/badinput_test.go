@@ -353,3 +353,25 @@ func TestEmptyAndMisshapenFiles(t *testing.T) {
 		}
 	}
 }
+
+// Each call of a loaded function looks over the loaded file: calls without end of
+// a large one are not followed, and that is said.
+func TestCallsOfLoadedFunctionsHaveABound(t *testing.T) {
+	root := t.TempDir()
+	step := "def go(id) {\n  withCredentials([string(credentialsId: id, variable: 'T')]) {\n    sh 'npm publish'\n  }\n}\n"
+	calls := "node {\n  def lib = load 'lib.groovy'\n" + strings.Repeat("  lib.go('npm')\n", 100) + "}\n"
+	for rel, text := range map[string]string{"lib.groovy": step + strings.Repeat("// a long file\n", 100_000) + "return this\n", "Jenkinsfile": calls} {
+		if err := writeTree(root, rel, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inv, err := Scan(t.Context(), root, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	followed := slices.ContainsFunc(inv.Paths, func(p Path) bool { return p.File == "Jenkinsfile" && p.Credential.Name == "npm" })
+	said := slices.ContainsFunc(inv.Unresolved, func(u Unresolved) bool { return u.File == "Jenkinsfile" && u.Kind == "loaded file" })
+	if !followed || !said {
+		t.Errorf("the first calls are followed: %v; that others are not is said: %v", followed, said)
+	}
+}

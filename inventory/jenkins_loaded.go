@@ -12,13 +12,17 @@ type jkLoaded struct {
 	calls []*gCall
 }
 
-// maxLent bounds how many calls of loaded functions are read in one file.
-const maxLent = 200
+// Bounds of the calls of loaded functions that are read in one file: each looks
+// over the whole loaded file again.
+const (
+	maxLent      = 200
+	maxLentBytes = 16 << 20
+)
 
 // loads notes the name that a loaded file of the tree has.
 func (f *jkFile) loads(c *gCall) {
 	load := c.args[0].val.call
-	if f.lend >= maxLent || load == nil || len(c.args[0].val.parts) > 0 || load.name != "load" || strings.Contains(c.assign, ".") {
+	if f.borrowed || load == nil || len(c.args[0].val.parts) > 0 || load.name != "load" || strings.Contains(c.assign, ".") {
 		return
 	}
 	v := positional(load, 0)
@@ -34,12 +38,16 @@ func (f *jkFile) loads(c *gCall) {
 func (f *jkFile) lent(c *gCall, ctx jkCtx) bool {
 	of, name, ok := strings.Cut(c.name, ".")
 	file := f.loaded[of]
-	if !ok || file == nil || c.isDef || f.lend >= maxLent {
+	if !ok || file == nil || c.isDef {
+		return false
+	}
+	if f.lentBytes += len(file.text); f.lend >= maxLent || f.lentBytes > maxLentBytes {
+		f.r.open(ctx.place(), c.line, "loaded file", of, "more functions of loaded files are called than are followed from one file; the loaded file is read by itself")
 		return false
 	}
 	r := &reader{src: &source{path: f.r.src.path, repo: f.r.src.repo, text: file.text}, ci: f.r.ci, tree: f.r.tree}
 	lib := newJenkins(r, file.calls)
-	lib.budget, lib.lend = f.budget, maxLent // a file that it loads itself is not followed: it may be the same
+	lib.budget, lib.borrowed = f.budget, true
 	lib.prepare()
 	fn := lib.funcs[strings.TrimSuffix(name, ".call")]
 	if fn == nil || !fn.isDef {

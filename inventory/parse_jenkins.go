@@ -50,6 +50,8 @@ type jkFile struct {
 	pipelines map[string]bool
 	loaded    map[string]*jkLoaded // files of functions, by the name that the file gives them
 	lend      int                  // calls of their functions
+	lentBytes int                  // of the files that were looked over for these calls
+	borrowed  bool                 // this is a loaded file itself: what it loads is not followed, it may be the same
 	opened    map[string]string    // kinds of resources that ids stand for which only a run can tell, by job and id
 }
 
