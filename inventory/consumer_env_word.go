@@ -29,7 +29,6 @@ var envWords = map[string]Resource{
 	"WPENGINE":   {"paas/wpengine", "wpengine.com"},
 	"SERVERLESS": {"saas/serverless", "serverless.com"},
 	"TWITTER":    {"notify/chat", "x.com"},
-	"MASTODON":   {"notify/chat", "mastodon"},
 	"SENDGRID":   {"notify/chat", "mail"},
 	"MAILGUN":    {"notify/chat", "mail"},
 	"MAIL":       {"notify/chat", "mail"},

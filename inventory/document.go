@@ -239,8 +239,12 @@ func (p *Path) id() string {
 
 // stableID hashes its parts; the separator can't occur in a line of text.
 func stableID(prefix string, parts ...string) string {
+	return prefix + "-" + stableDigest(parts...)[:16]
+}
+
+func stableDigest(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	return prefix + "-" + hex.EncodeToString(sum[:8])
+	return hex.EncodeToString(sum[:])
 }
 
 // sortDocument puts the document in its canonical order, so that two scans of the same tree print the same bytes.

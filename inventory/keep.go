@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"unicode/utf8"
@@ -134,11 +133,6 @@ var programDigest = sync.OnceValues(func() (string, error) {
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 })
-
-func stableDigest(parts ...string) string {
-	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	return hex.EncodeToString(sum[:])
-}
 
 // load reads the file of results: a line with the key and the digest of what
 // follows, then a line for each file: its name, quoted, and its record, with tabs between.

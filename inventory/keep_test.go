@@ -89,10 +89,7 @@ func TestKeptResultsAreThoseOfANewScan(t *testing.T) {
 		t.Fatalf("nothing changed, and %d of %d files count again; same bytes: %v", same, of, bytes.Equal(doc, again))
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	rounds := 60
-	if testing.Short() {
-		rounds = 10
-	}
+	const rounds = 60
 	reused := 0
 	for round := range rounds {
 		var did []string

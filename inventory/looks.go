@@ -49,13 +49,16 @@ func (l *looks) has(rel string) bool {
 
 // text gives a file of the tree as it is; "" when it can't be read.
 func (l *looks) text(rel string) string {
-	if !l.has(rel) {
+	rel, inside := inTree(rel)
+	if !inside {
 		return ""
 	}
 	src, err := l.tree.read(rel)
 	if err != nil {
+		l.note(asked{File: rel})
 		return ""
 	}
+	l.note(asked{File: rel, Found: src.hash}) // of what was read, not of what was there a moment ago
 	return src.text
 }
 

@@ -201,16 +201,7 @@ func (f azureFile) takeover(variables, mapped []string, n *yaml.Node, d *draft) 
 		return nil, err
 	}
 	// The commands may name the variable of env in place of the secret.
-	all := append(slices.Clone(d.item.Secrets), mapped...)
-	t.names = all
-	switch d.method.name {
-	case "gcp":
-		t.change = gcpChanges(all, t.gone)
-	case "azure":
-		t.change = azureChanges(all)
-	case "vault":
-		t.change = vaultChanges(all)
-	}
+	t.readFrom(d.method.name, append(slices.Clone(d.item.Secrets), mapped...))
 	return t, nil
 }
 

@@ -147,15 +147,7 @@ func (f buildkiteFile) takeover(step *yaml.Node, mapped []string, d *draft) (t *
 		if t, err = d.login("buildkite-agent oidc request-token --audience " + d.targetAudience()); err != nil {
 			return nil, err
 		}
-		t.names = names
-		switch d.method.name {
-		case "gcp":
-			t.change = gcpChanges(names, t.gone)
-		case "azure":
-			t.change = azureChanges(names)
-		case "vault":
-			t.change = vaultChanges(names)
-		}
+		t.readFrom(d.method.name, names)
 	default:
 		return nil, no(step, "for Buildkite there are steps, and no patch, for this")
 	}

@@ -154,24 +154,20 @@ func (d *draft) jenkinsLogin(b *bound, t *takeover) error {
 		return fmt.Errorf("the application's id is a half of the credential: bind it as a text of its own, and plan again")
 	}
 	if b.secret != "" {
-		t.names = []string{b.secret}
+		t.readFrom(d.method.name, []string{b.secret})
 	}
 	switch d.method.name {
 	case "gcp":
-		t.change = gcpChanges(t.names, t.gone)
 		if !d.through() { // the binding has put the token there already
 			t.before = append([]string{""}, d.gcpConfiguration("$"+tokenFiles["gcp"])...)
 		}
 	case "azure":
-		t.change = azureChanges(t.names)
 		if !d.through() { // the binding has put the token there already
 			t.before = []string{"", "unset ARM_CLIENT_SECRET AZURE_CLIENT_SECRET", `export ARM_USE_OIDC=true ARM_OIDC_TOKEN_FILE_PATH="$AZURE_FEDERATED_TOKEN_FILE"`}
 		}
 		if b.kind == bindsEntra {
 			t.before = append(t.before, `export AZURE_CLIENT_ID="`+d.setting("CLIENT_ID", "the application's (client) id")+`" AZURE_TENANT_ID="`+d.setting("TENANT_ID", "the directory's (tenant) id")+`" AZURE_SUBSCRIPTION_ID="`+d.setting("SUBSCRIPTION_ID", "the subscription's id")+`"`)
 		}
-	case "vault":
-		t.change = vaultChanges(t.names)
 	}
 	t.all = true
 	return nil

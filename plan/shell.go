@@ -251,7 +251,8 @@ func (d *draft) login(give string) (*takeover, error) {
 		d.provisoURL()
 		give = "proviso token --grant " + d.item.ID
 	}
-	t := &takeover{names: d.item.Secrets, before: []string{stopAtOnce}, gone: make(map[string]bool)}
+	t := &takeover{before: []string{stopAtOnce}, gone: make(map[string]bool)}
+	t.readFrom(d.method.name, d.item.Secrets)
 	switch d.method.name {
 	case "aws":
 		t.before = d.awsLogin(give)
@@ -259,10 +260,9 @@ func (d *draft) login(give string) (*takeover, error) {
 		t.change = func(c string) (string, bool) { return "", drop.MatchString(c) }
 	case "gcp":
 		t.before = append(t.before, d.gcpCommands(give)...)
-		t.change, t.behind = gcpChanges(d.item.Secrets, t.gone), gcpTools
+		t.behind = gcpTools
 	case "azure":
 		t.before = append(t.before, azureCommands(give)...)
-		t.change = azureChanges(d.item.Secrets)
 	case "vault":
 		path := "jwt"
 		if d.through() {
@@ -270,11 +270,24 @@ func (d *draft) login(give string) (*takeover, error) {
 		}
 		d.shared("VAULT_ADDR", "the address of Vault or OpenBao")
 		t.before = append(t.before, `VAULT_TOKEN="$(`+give+` | vault write -field=token auth/`+path+`/login role=`+d.item.ID+` jwt=-)"`, "export VAULT_TOKEN")
-		t.change = vaultChanges(d.item.Secrets)
 	default:
 		return nil, fmt.Errorf("no login by the job's token is known for %s", d.method.name)
 	}
 	return t, nil
+}
+
+// readFrom says from which variables commands read the secret, and so which of them
+// a login changes. What the login to AWS changes are exports, by the secret's own name.
+func (t *takeover) readFrom(method string, names []string) {
+	t.names = names
+	switch method {
+	case "gcp":
+		t.change = gcpChanges(names, t.gone)
+	case "azure":
+		t.change = azureChanges(names)
+	case "vault":
+		t.change = vaultChanges(names)
+	}
 }
 
 // fetched is how a value comes just in time, into the variables that the
